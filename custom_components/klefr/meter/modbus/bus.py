@@ -1,0 +1,265 @@
+"""One Modbus line: opens it and puts requests on it, one at a time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+import errno
+import os
+import struct
+from typing import Any, Final, cast
+
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.exceptions import ConnectionException, ModbusException
+from pymodbus.framer import FramerRTU, FramerType
+from pymodbus.pdu import ExceptionResponse, ModbusPDU
+import serialx
+
+from ..errors import (
+    CommunicationError,
+    GarbledAnswerError,
+    LinkError,
+    NoAnswerError,
+    PortInUseError,
+    PortNotFoundError,
+    PortPermissionError,
+    RefusedError,
+)
+from ..link import Parity, SerialLink
+
+ATTEMPTS: Final = 3
+OPEN_TIMEOUT: Final = 10.0
+
+# What a meter and the adapters before it may take to start answering, in seconds.
+ANSWER_DELAY: Final = 0.5
+# How long answers that were given up, or asked for again, may still arrive, in seconds.
+OVERDUE: Final = 2.0
+
+SILENT_CHARACTERS: Final = 3.5
+REFUSAL_LENGTH: Final = 5
+
+PARITIES: Final = {
+    Parity.EVEN: serialx.Parity.EVEN,
+    Parity.NONE: serialx.Parity.NONE,
+    Parity.ODD: serialx.Parity.ODD,
+}
+
+type Request = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
+
+
+class ModbusBus:
+    """The Modbus units on one link.
+
+    The link is opened by the first request, and again by the next one when it broke.
+    All methods raise LinkError where it cannot be, NoAnswerError and GarbledAnswerError
+    when repeating the request did not help, and RefusedError for a Modbus exception.
+    """
+
+    def __init__(self, link: SerialLink) -> None:
+        """Remember the link; nothing is opened yet.
+
+        `tally` counts the requests, and what went wrong with them by the key of the error.
+        """
+        self.link = link
+        self.tally: Counter[str] = Counter()
+        self._turn = asyncio.Lock()
+        self._client: AsyncModbusTcpClient | None = None
+        self._transport: serialx.BaseSerialTransport | None = None
+        self._lost = asyncio.Event()
+        self._heard = False
+        self._answer_start = b""
+        self._answer_length = 0
+        self._quiet_since = 0.0
+        self._overdue: dict[int, float] = {}
+
+    async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
+        """Read holding registers, as 16-bit words."""
+        answer = await self._request(
+            lambda client: client.read_holding_registers(address, count=count, device_id=unit),
+            request_length=8,
+            answer_start=bytes((unit, 3, 2 * count)),
+            answer_length=5 + 2 * count,
+        )
+        registers: list[int] = answer.registers
+        return registers
+
+    async def write_register(self, unit: int, address: int, word: int) -> None:
+        """Write one register with function 6."""
+        await self._request(
+            lambda client: client.write_register(address, word, device_id=unit),
+            request_length=8,
+            answer_start=struct.pack(">BBHH", unit, 6, address, word),
+            answer_length=8,
+        )
+
+    async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
+        """Write registers with function 16."""
+        await self._request(
+            lambda client: client.write_registers(address, list(words), device_id=unit),
+            request_length=9 + 2 * len(words),
+            answer_start=struct.pack(">BBHH", unit, 16, address, len(words)),
+            answer_length=8,
+        )
+
+    async def close(self) -> None:
+        """Give the link back, after the request that is on it."""
+        async with self._turn:
+            await self._close()
+
+    async def _request(
+        self,
+        request: Request,
+        *,
+        request_length: int,
+        answer_start: bytes,
+        answer_length: int,
+    ) -> Any:
+        """Send a request until it is answered, at most `ATTEMPTS` times.
+
+        The answer is known by how it starts and by its length in bytes.
+        """
+        unit = answer_start[0]
+        line_time = (request_length + answer_length) * self.link.character_time
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            # An answer does not say which registers it holds. One that comes late must not
+            # be taken for the answer to another request, so its time has to run out first;
+            # only a repetition of the same request may have it.
+            await asyncio.sleep(self._overdue.pop(unit, 0.0) - loop.time())
+            self._answer_start = answer_start
+            self._answer_length = answer_length
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    answer = await self._exchange(request, line_time + ANSWER_DELAY)
+                except CommunicationError as err:
+                    self.tally[err.key] += 1
+                    self._overdue[unit] = loop.time() + line_time + OVERDUE
+                    if attempt == ATTEMPTS:
+                        raise
+                else:
+                    if attempt > 1:
+                        self._overdue[unit] = loop.time() + line_time + OVERDUE
+                    break
+        if isinstance(answer, ExceptionResponse):
+            raise RefusedError(answer.exception_code)
+        return answer
+
+    async def _exchange(self, request: Request, patience: float) -> ModbusPDU:
+        """Put a request on the line once and wait for what comes back."""
+        client = await self._open()
+        loop = asyncio.get_running_loop()
+        silence = SILENT_CHARACTERS * self.link.character_time
+        await asyncio.sleep(self._quiet_since + silence - loop.time())
+
+        self._heard = False
+        self.tally["requests"] += 1
+        # pymodbus logs an error whenever its own timeout ends, and turns the caller's
+        # cancellation into an error; a task of its own keeps both away.
+        exchange = asyncio.create_task(_call(request, client))
+        lost = asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait(
+                {exchange, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._quiet_since = loop.time()
+            lost.cancel()
+            answered = exchange.done()
+            exchange.cancel()
+            await asyncio.wait({exchange})
+            error = None if exchange.cancelled() else exchange.exception()
+        if answered and error is None:
+            return exchange.result()
+        if self._lost.is_set() or isinstance(error, ConnectionException):
+            self.tally[LinkError.key] += 1
+            raise LinkError("The link was lost")
+        if answered and not isinstance(error, ModbusException):
+            raise LinkError(f"The link failed: {error}") from error
+        if self._heard:
+            raise GarbledAnswerError("What arrived is no answer")
+        raise NoAnswerError("Nobody answered")
+
+    async def _open(self) -> AsyncModbusTcpClient:
+        if self._client is not None and not self._lost.is_set():
+            return self._client
+        await self._close()
+        # The TCP client, because the serial one insists on pyserial; which transport it
+        # speaks through is decided by the connection made here.
+        client = AsyncModbusTcpClient(
+            self.link.port,
+            framer=FramerType.RTU,
+            timeout=3600,
+            retries=0,
+            reconnect_delay=0,
+            trace_packet=self._trace_packet,
+            trace_connect=self._trace_connect,
+        )
+        self._lost.clear()
+        parity = PARITIES[self.link.parity]
+        # A pseudo-terminal has none, and opening it again with one is an invalid argument.
+        if (await asyncio.to_thread(os.path.realpath, self.link.port)).startswith("/dev/pts/"):
+            parity = serialx.Parity.NONE
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                transport, _ = await serialx.create_serial_connection(
+                    asyncio.get_running_loop(),
+                    cast("Callable[[], asyncio.Protocol]", client.ctx.handle_new_connection),
+                    self.link.port,
+                    baudrate=self.link.baud_rate,
+                    parity=parity,
+                )
+        except FileNotFoundError as err:
+            raise PortNotFoundError(f"{self.link.port} does not exist") from err
+        except PermissionError as err:
+            raise PortPermissionError(f"{self.link.port} may not be opened") from err
+        except OSError as err:
+            if err.errno == errno.EBUSY:
+                raise PortInUseError(f"{self.link.port} is in use") from err
+            raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
+        except (serialx.SerialException, ValueError) as err:
+            raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
+        self._client = client
+        self._transport = transport
+        return client
+
+    async def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._transport is not None:
+            # Whoever opens the port next finds it locked until this is over.
+            await self._transport.wait_closed()
+            self._transport = None
+
+    def _trace_packet(self, sending: bool, data: bytes) -> bytes:
+        """Let pymodbus see the answer only.
+
+        What else is on the line (noise, an echo of the request, an answer to something
+        else) would keep it waiting for the rest of a frame that it isn't.
+        """
+        if sending:
+            return data
+        self._heard = True
+        refusal_start = bytes((self._answer_start[0], self._answer_start[1] | 0x80))
+        for start, length in (
+            (self._answer_start, self._answer_length),
+            (refusal_start, REFUSAL_LENGTH),
+        ):
+            position = data.find(start)
+            while position >= 0:
+                frame = data[position : position + length]
+                if len(frame) == length and _checksum_fits(frame):
+                    return frame
+                position = data.find(start, position + 1)
+        return b""
+
+    def _trace_connect(self, connected: bool) -> None:
+        if not connected:
+            self._lost.set()
+
+
+async def _call(request: Request, client: AsyncModbusTcpClient) -> ModbusPDU:
+    return await request(client)
+
+
+def _checksum_fits(frame: bytes) -> bool:
+    return FramerRTU.compute_CRC(frame[:-2]) == int.from_bytes(frame[-2:])

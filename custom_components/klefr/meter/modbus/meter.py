@@ -1,0 +1,230 @@
+"""A meter that speaks Modbus: the 6934 and the 6944."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, Self, override
+
+from ..errors import (
+    CommunicationError,
+    InvalidValueError,
+    NotAcceptedError,
+    NotAKlefrMeterError,
+    RefusedError,
+    WrongMeterError,
+)
+from ..meter import Meter
+from ..model import (
+    LCD_CYCLE_TIMES,
+    S0_RATES,
+    CalculationCode,
+    Counter,
+    Identity,
+    Model,
+    Quantity,
+    Readings,
+    Setting,
+    Settings,
+    SettingValue,
+    Tariff,
+)
+from .bus import ModbusBus
+from .plan import Block, plan
+from .registers import REGISTERS, Identifier, Register, WriteFunction
+
+ADDRESSES: Final = range(1, 248)
+
+# What a request may read at most (Modbus application protocol, section 6.3).
+LONGEST_READ: Final = 125
+# The Modbus exceptions that a read gets for being too long, and one of what is no meter.
+TOO_LONG: Final = frozenset({2, 3})
+UNKNOWN_TO_IT: Final = frozenset({1, 2, 3})
+
+# A transformer meter measures up to 6 A of its secondary current.
+TRANSFORMER_METER_CURRENT: Final = 6
+
+QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
+SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What a KLEFR meter holds and hardly anything else does, at these addresses.
+SIGNATURE: Final = (
+    *Identifier,
+    Setting.BAUD_RATE,
+    Setting.PARITY,
+    Setting.CALCULATION_CODE,
+)
+
+WRITABLE: Final[Mapping[Setting, Collection[SettingValue]]] = {
+    Setting.TARIFF: Tariff,
+    # A meter never leaves the missing one again.
+    Setting.CALCULATION_CODE: set(CalculationCode) - {CalculationCode.FORWARD_MINUS_REVERSE_NET},
+    Setting.S0_RATE: S0_RATES,
+    Setting.LCD_CYCLE_TIME: LCD_CYCLE_TIMES,
+}
+COUNTERS: Final[Mapping[Counter, Quantity]] = {
+    Counter.DAY: Quantity.DAY_COUNTER,
+    Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
+}
+
+type Key = Quantity | Setting | Identifier
+
+
+class ModbusMeter(Meter):
+    """A meter on a Modbus line, known by its serial number."""
+
+    quantities = QUANTITIES
+    settings = SETTINGS
+    counters = frozenset(COUNTERS)
+
+    def __init__(self, bus: ModbusBus, address: int) -> None:
+        """Use `identify` instead: a meter is not known before it has been asked."""
+        self._bus = bus
+        self._address = address
+        self._longest_read = LONGEST_READ
+        self._longest_answered = 0
+        self._maximum_current = 0.0
+
+    @classmethod
+    async def identify(cls, bus: ModbusBus, address: int) -> Self:
+        """Ask who answers at the address.
+
+        Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+        """
+        meter = cls(bus, address)
+        try:
+            # Where nobody is, the shortest question finds out soonest.
+            await meter._read_values((Identifier.SERIAL_NUMBER,))
+            values = await meter._read_values(SIGNATURE)
+        except RefusedError as err:
+            if err.code not in UNKNOWN_TO_IT:
+                raise
+            raise NotAKlefrMeterError("It has no such registers") from err
+        meter.identity = _identity(values)
+        meter._maximum_current = _maximum_current(meter.identity)
+        return meter
+
+    @property
+    @override
+    def diagnostics(self) -> Mapping[str, Any]:
+        return {
+            "longest_read": self._longest_read,
+            "longest_answered": self._longest_answered,
+            "bus": dict(self._bus.tally),
+        }
+
+    @override
+    async def read(self, quantities: Collection[Quantity]) -> Readings:
+        values = await self._read_own_values(quantities)
+        return {quantity: values[quantity] for quantity in quantities}
+
+    @override
+    async def read_settings(self) -> Settings:
+        values = await self._read_own_values(SETTINGS)
+        return {setting: values[setting] for setting in SETTINGS}
+
+    @override
+    async def write(self, setting: Setting, value: SettingValue) -> None:
+        if value not in WRITABLE.get(setting, ()):
+            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+        await self._read_own_values(())
+        await self._write(REGISTERS[setting], value)
+        found = (await self._read_own_values((setting,)))[setting]
+        if found != value:
+            raise NotAcceptedError(written=value, found=found)
+
+    @override
+    async def reset(self, counter: Counter) -> None:
+        quantity = COUNTERS[counter]
+        before = (await self._read_own_values((quantity,)))[quantity]
+        await self._write(REGISTERS[quantity], 0)
+        found = (await self._read_own_values((quantity,)))[quantity]
+        # It may have counted on already.
+        if before and (found is None or found >= before):
+            raise NotAcceptedError(written=0, found=found)
+
+    async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
+        """Read values together with the serial number that says whose they are."""
+        values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
+        serial_number = values[Identifier.SERIAL_NUMBER]
+        if serial_number != self.identity.serial_number:
+            raise WrongMeterError(expected=self.identity.serial_number, found=serial_number)
+        return values
+
+    async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
+        wanted = {key: REGISTERS[key] for key in keys}
+        words: dict[int, int] = {}
+        while missing := [
+            register for register in wanted.values() if register.address not in words
+        ]:
+            block = plan(missing, self._longest_read)[0]
+            try:
+                found = await self._bus.read_registers(self._address, block.address, block.count)
+            except (RefusedError, CommunicationError) as err:
+                if not await self._is_too_long(block, err):
+                    raise
+                self._longest_read = max(block.count // 2, self._longest_answered)
+            else:
+                words.update(enumerate(found, block.address))
+                self._longest_answered = max(self._longest_answered, block.count)
+        return {
+            key: register.decode(
+                [words[address] for address in range(register.address, register.end)],
+                self._maximum_current,
+            )
+            for key, register in wanted.items()
+        }
+
+    async def _is_too_long(self, block: Block, error: RefusedError | CommunicationError) -> bool:
+        """Tell whether a shorter read may succeed where this one failed."""
+        serial_number = REGISTERS[Identifier.SERIAL_NUMBER]
+        if block.count <= max(self._longest_answered, serial_number.form.length):
+            return False
+        if isinstance(error, RefusedError):
+            return error.code in TOO_LONG
+        # Silence has other reasons more often: only a meter that answers to the shortest
+        # question can have been asked for too much.
+        try:
+            await self._bus.read_registers(
+                self._address, serial_number.address, serial_number.form.length
+            )
+        except CommunicationError:
+            return False
+        return True
+
+    async def _write(self, register: Register, value: SettingValue) -> None:
+        assert register.form.encode is not None
+        words = register.form.encode(value)
+        if register.write is WriteFunction.SINGLE:
+            await self._bus.write_register(self._address, register.address, words[0])
+        else:
+            await self._bus.write_registers(self._address, register.address, words)
+
+
+def _identity(values: Mapping[Key, Any]) -> Identity:
+    """Make sure that these registers are those of a KLEFR meter, and say which it is."""
+    serial_number: str = values[Identifier.SERIAL_NUMBER]
+    doubtful = [key for key, value in values.items() if value is None]
+    if doubtful or not serial_number.isdecimal() or not int(serial_number):
+        raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
+    ratio: int = values[Identifier.CT_RATIO]
+    rated_current: int = values[Identifier.RATED_CURRENT]
+    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
+    return Identity(
+        serial_number=serial_number,
+        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
+        meter_code=values[Identifier.METER_CODE],
+        protocol_version=values[Identifier.PROTOCOL_VERSION],
+        firmware_version=values[Identifier.FIRMWARE_VERSION],
+        hardware_version=values[Identifier.HARDWARE_VERSION],
+        checksum=values[Identifier.CHECKSUM],
+        rated_current=rated_current,
+        transformer_primary_current=ratio if transformers and ratio else None,
+        transformer_secondary_current=values[Identifier.CT_MODE]
+        if transformers and ratio
+        else None,
+    )
+
+
+def _maximum_current(identity: Identity) -> float:
+    """Give the greatest current in A that the meter's readings can mean."""
+    if not (primary := identity.transformer_primary_current):
+        return identity.rated_current
+    return primary * TRANSFORMER_METER_CURRENT / (identity.transformer_secondary_current or 1)

@@ -1,0 +1,202 @@
+"""What a meter measures, what it can be set to, and who it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from .link import BaudRate, Parity
+
+
+class Model(StrEnum):
+    """The models that have a bus (manual, section 5)."""
+
+    KLEFR_6934 = "6934"
+    KLEFR_6944 = "6944"
+
+    @property
+    def has_current_transformers(self) -> bool:
+        """Whether currents reach the meter through transformers."""
+        return self is Model.KLEFR_6944
+
+
+class Quantity(StrEnum):
+    """What a meter measures, counts or reports of itself.
+
+    Electrical quantities are in V, A, Hz, kW, kvar, kVA, kWh and kvarh. A name
+    without a phase or tariff stands for the sum or the whole meter.
+    """
+
+    VOLTAGE_L1 = "voltage_l1"
+    VOLTAGE_L2 = "voltage_l2"
+    VOLTAGE_L3 = "voltage_l3"
+    FREQUENCY = "frequency"
+    CURRENT_L1 = "current_l1"
+    CURRENT_L2 = "current_l2"
+    CURRENT_L3 = "current_l3"
+    ACTIVE_POWER = "active_power"
+    ACTIVE_POWER_L1 = "active_power_l1"
+    ACTIVE_POWER_L2 = "active_power_l2"
+    ACTIVE_POWER_L3 = "active_power_l3"
+    REACTIVE_POWER = "reactive_power"
+    REACTIVE_POWER_L1 = "reactive_power_l1"
+    REACTIVE_POWER_L2 = "reactive_power_l2"
+    REACTIVE_POWER_L3 = "reactive_power_l3"
+    APPARENT_POWER = "apparent_power"
+    APPARENT_POWER_L1 = "apparent_power_l1"
+    APPARENT_POWER_L2 = "apparent_power_l2"
+    APPARENT_POWER_L3 = "apparent_power_l3"
+    POWER_FACTOR = "power_factor"
+    POWER_FACTOR_L1 = "power_factor_l1"
+    POWER_FACTOR_L2 = "power_factor_l2"
+    POWER_FACTOR_L3 = "power_factor_l3"
+
+    TOTAL_ACTIVE_ENERGY = "total_active_energy"
+    TOTAL_ACTIVE_ENERGY_T1 = "total_active_energy_t1"
+    TOTAL_ACTIVE_ENERGY_T2 = "total_active_energy_t2"
+    TOTAL_ACTIVE_ENERGY_L1 = "total_active_energy_l1"
+    TOTAL_ACTIVE_ENERGY_L2 = "total_active_energy_l2"
+    TOTAL_ACTIVE_ENERGY_L3 = "total_active_energy_l3"
+    FORWARD_ACTIVE_ENERGY = "forward_active_energy"
+    FORWARD_ACTIVE_ENERGY_T1 = "forward_active_energy_t1"
+    FORWARD_ACTIVE_ENERGY_T2 = "forward_active_energy_t2"
+    FORWARD_ACTIVE_ENERGY_L1 = "forward_active_energy_l1"
+    FORWARD_ACTIVE_ENERGY_L2 = "forward_active_energy_l2"
+    FORWARD_ACTIVE_ENERGY_L3 = "forward_active_energy_l3"
+    REVERSE_ACTIVE_ENERGY = "reverse_active_energy"
+    REVERSE_ACTIVE_ENERGY_T1 = "reverse_active_energy_t1"
+    REVERSE_ACTIVE_ENERGY_T2 = "reverse_active_energy_t2"
+    REVERSE_ACTIVE_ENERGY_L1 = "reverse_active_energy_l1"
+    REVERSE_ACTIVE_ENERGY_L2 = "reverse_active_energy_l2"
+    REVERSE_ACTIVE_ENERGY_L3 = "reverse_active_energy_l3"
+    TOTAL_REACTIVE_ENERGY = "total_reactive_energy"
+    TOTAL_REACTIVE_ENERGY_T1 = "total_reactive_energy_t1"
+    TOTAL_REACTIVE_ENERGY_T2 = "total_reactive_energy_t2"
+    TOTAL_REACTIVE_ENERGY_L1 = "total_reactive_energy_l1"
+    TOTAL_REACTIVE_ENERGY_L2 = "total_reactive_energy_l2"
+    TOTAL_REACTIVE_ENERGY_L3 = "total_reactive_energy_l3"
+    FORWARD_REACTIVE_ENERGY = "forward_reactive_energy"
+    FORWARD_REACTIVE_ENERGY_T1 = "forward_reactive_energy_t1"
+    FORWARD_REACTIVE_ENERGY_T2 = "forward_reactive_energy_t2"
+    FORWARD_REACTIVE_ENERGY_L1 = "forward_reactive_energy_l1"
+    FORWARD_REACTIVE_ENERGY_L2 = "forward_reactive_energy_l2"
+    FORWARD_REACTIVE_ENERGY_L3 = "forward_reactive_energy_l3"
+    REVERSE_REACTIVE_ENERGY = "reverse_reactive_energy"
+    REVERSE_REACTIVE_ENERGY_T1 = "reverse_reactive_energy_t1"
+    REVERSE_REACTIVE_ENERGY_T2 = "reverse_reactive_energy_t2"
+    REVERSE_REACTIVE_ENERGY_L1 = "reverse_reactive_energy_l1"
+    REVERSE_REACTIVE_ENERGY_L2 = "reverse_reactive_energy_l2"
+    REVERSE_REACTIVE_ENERGY_L3 = "reverse_reactive_energy_l3"
+    DAY_COUNTER = "day_counter"
+    POWER_DOWN_COUNTER = "power_down_counter"
+
+    CURRENT_DIRECTION_L1 = "current_direction_l1"
+    CURRENT_DIRECTION_L2 = "current_direction_l2"
+    CURRENT_DIRECTION_L3 = "current_direction_l3"
+    QUADRANT = "quadrant"
+    QUADRANT_L1 = "quadrant_l1"
+    QUADRANT_L2 = "quadrant_l2"
+    QUADRANT_L3 = "quadrant_l3"
+
+    PROGRAM_OK = "program_ok"
+    EEPROM_OK = "eeprom_ok"
+    SUPPLY_L1 = "supply_l1"
+    SUPPLY_L2 = "supply_l2"
+    SUPPLY_L3 = "supply_l3"
+
+
+class Direction(StrEnum):
+    """Which way current flows through a phase (manual, section 7.1)."""
+
+    FORWARD = "forward"
+    REVERSE = "reverse"
+
+
+class Quadrant(IntEnum):
+    """Where active and reactive power lie, counted as the meter does."""
+
+    I = 1  # noqa: E741
+    II = 2
+    III = 3
+    IV = 4
+
+
+type Value = bool | int | float | Direction | Quadrant
+
+type Readings = Mapping[Quantity, Value | None]
+"""What was read. None stands for a value that the meter does not know or that
+cannot be true."""
+
+
+class Tariff(IntEnum):
+    """The tariff that energy is counted in (manual, appendix 3.2)."""
+
+    T1 = 1
+    T2 = 2
+    T1_UNTIL_RESTART = 11
+    T2_UNTIL_RESTART = 12
+
+
+class CalculationCode(IntEnum):
+    """What total active energy means (manual, section 7.11)."""
+
+    FORWARD = 1
+    REVERSE = 4
+    FORWARD_PLUS_REVERSE = 5
+    REVERSE_MINUS_FORWARD = 6
+    FORWARD_MINUS_REVERSE = 9
+    FORWARD_MINUS_REVERSE_NET = 10
+    """Forward and reverse are net over the phases. A meter set to this code
+    refuses every other one for ever."""
+    FORWARD_MINUS_REVERSE_NET_PULSES = 11
+    """Like 9; only the S0 outputs are net over the phases."""
+
+
+S0_RATES = (10000.0, 2000.0, 1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
+"""Rates of the S0 outputs in imp/kWh (manual, section 7.10)."""
+
+LCD_CYCLE_TIMES = range(1, 31)
+"""Seconds for which the display shows a page (manual, section 7.6)."""
+
+
+class Setting(StrEnum):
+    """What a meter can be set to."""
+
+    TARIFF = "tariff"
+    CALCULATION_CODE = "calculation_code"
+    S0_RATE = "s0_rate"
+    LCD_CYCLE_TIME = "lcd_cycle_time"
+    ADDRESS = "address"
+    BAUD_RATE = "baud_rate"
+    PARITY = "parity"
+
+
+type SettingValue = Tariff | CalculationCode | BaudRate | Parity | float | int
+
+type Settings = Mapping[Setting, SettingValue | None]
+"""What a meter is set to. None stands for a value that is not in the manual."""
+
+
+class Counter(StrEnum):
+    """What a meter can be told to count from zero again."""
+
+    DAY = "day"
+    POWER_DOWN = "power_down"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a meter is."""
+
+    serial_number: str
+    model: Model
+    meter_code: str
+    protocol_version: str
+    firmware_version: str
+    hardware_version: str
+    checksum: str
+    rated_current: int
+    """A."""
+    transformer_primary_current: int | None
+    """A; None where no ratio is set."""
+    transformer_secondary_current: int | None
+    """A; None where no ratio is set."""

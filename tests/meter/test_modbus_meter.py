@@ -1,0 +1,283 @@
+"""A meter in software, read and set over a real serial line."""
+
+import math
+from typing import Any
+
+import pytest
+
+from custom_components.klefr.meter import (
+    S0_RATES,
+    CalculationCode,
+    Counter,
+    GarbledAnswerError,
+    InvalidValueError,
+    ModbusBus,
+    ModbusMeter,
+    Model,
+    NoAnswerError,
+    NotAcceptedError,
+    NotAKlefrMeterError,
+    Quantity,
+    RefusedError,
+    SerialLink,
+    Setting,
+    Tariff,
+    WrongMeterError,
+)
+from simulator.line import Line
+from simulator.meter import LongRead, VirtualMeter
+from simulator.modbus import serve
+from simulator.registers import load_image
+from tests.data import DATA
+
+from .test_registers import READ_BY_A_PERSON
+
+
+async def test_a_real_meters_registers_over_the_line() -> None:
+    virtual_meter = VirtualMeter(
+        serial_number="22091039", image=load_image(DATA / "real_meter_registers.json")
+    )
+    async with serve(virtual_meter, pacing=False) as line:
+        bus = ModbusBus(SerialLink(port=line.port))
+        meter = await ModbusMeter.identify(bus, 1)
+        values: dict[Any, Any] = {
+            **await meter.read(meter.quantities),
+            **await meter.read_settings(),
+        }
+        await bus.close()
+    assert meter.identity.serial_number == "22091039"
+    assert meter.identity.model is Model.KLEFR_6934
+    assert meter.identity.firmware_version == "2.18"
+    assert meter.identity.hardware_version == "1.32"
+    assert meter.identity.transformer_primary_current is None
+    assert values == {key: READ_BY_A_PERSON[key] for key in values}
+
+
+async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
+    virtual_meter = VirtualMeter(serial_number="22091040", model="6944")
+    async with serve(virtual_meter, pacing=False) as line:
+        bus = ModbusBus(SerialLink(port=line.port))
+        meter = await ModbusMeter.identify(bus, 1)
+        readings = await meter.read(meter.quantities)
+        await bus.close()
+    assert meter.identity.model is Model.KLEFR_6944
+    assert meter.identity.transformer_primary_current == virtual_meter.ct_primary
+    assert meter.identity.transformer_secondary_current == virtual_meter.ct_secondary
+    assert None not in readings.values()
+
+
+async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
+    line.requests.clear()
+    await meter.read(meter.quantities)
+    assert len(line.requests) == 3
+
+
+async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) -> None:
+    line.requests.clear()
+    await meter.read({Quantity.VOLTAGE_L1})
+    assert [request[2:6].hex() for request in line.requests] == ["40000002", "50020002"]
+
+
+@pytest.mark.parametrize("long_read", LongRead)
+async def test_a_long_read_that_is_refused_is_split_and_the_split_remembered(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, line: Line, long_read: LongRead
+) -> None:
+    expected = await meter.read(meter.quantities)
+    bus = ModbusBus(SerialLink(port=line.port))
+    await meter._bus.close()
+    virtual_meter.max_read_count = 20
+    virtual_meter.long_read = long_read
+    fresh = await ModbusMeter.identify(bus, 1)
+    assert await fresh.read(fresh.quantities) == expected
+    line.requests.clear()
+    assert await fresh.read(fresh.quantities) == expected
+    assert max(request[5] for request in line.requests) <= 20
+    await bus.close()
+
+
+async def test_noise_does_not_shorten_reads_that_worked_before(
+    meter: ModbusMeter, line: Line
+) -> None:
+    await meter.read(meter.quantities)
+    line.garble = 1.0
+    with pytest.raises(GarbledAnswerError):
+        await meter.read(meter.quantities)
+    line.garble = 0.0
+    await meter.read({Quantity.VOLTAGE_L1})
+    line.requests.clear()
+    await meter.read(meter.quantities)
+    assert len(line.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("address", "value"),
+    [
+        (0x4000, 0x2209103A),
+        (0x4000, 0),
+        (0x4000, 0xFFFFFFFF),
+        (0x4004, 19200),
+        (0x4005, math.nan),
+        (0x400C, 0x00AB),
+        (0x400F, 2),
+        (0x4011, 0),
+    ],
+)
+async def test_what_is_no_klefr_meter_is_told_apart(
+    bus: ModbusBus, virtual_meter: VirtualMeter, address: int, value: float
+) -> None:
+    virtual_meter.overrides[address] = value
+    with pytest.raises(NotAKlefrMeterError):
+        await ModbusMeter.identify(bus, 1)
+
+
+async def test_a_meter_without_these_registers_is_no_klefr_meter(
+    bus: ModbusBus, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.max_read_count = 0
+    with pytest.raises(NotAKlefrMeterError):
+        await ModbusMeter.identify(bus, 1)
+
+
+async def test_an_unknown_value_is_none_and_the_others_stay(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.overrides[0x600C] = math.nan
+    readings = await meter.read({Quantity.FORWARD_ACTIVE_ENERGY, Quantity.REVERSE_ACTIVE_ENERGY})
+    assert readings[Quantity.FORWARD_ACTIVE_ENERGY] is None
+    assert readings[Quantity.REVERSE_ACTIVE_ENERGY] == pytest.approx(
+        virtual_meter.reverse_active_energy, abs=0.01
+    )
+
+
+async def test_no_value_of_another_meter_is_handed_out(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    with pytest.raises(WrongMeterError) as error:
+        await meter.read({Quantity.FORWARD_ACTIVE_ENERGY})
+    assert (error.value.expected, error.value.found) == ("22091039", "87654321")
+    with pytest.raises(WrongMeterError):
+        await meter.read_settings()
+
+
+async def test_nothing_is_written_to_another_meter(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    day_counter = virtual_meter.day_counter
+    with pytest.raises(WrongMeterError):
+        await meter.write(Setting.TARIFF, Tariff.T2)
+    with pytest.raises(WrongMeterError):
+        await meter.reset(Counter.DAY)
+    assert virtual_meter.tariff == 1
+    assert virtual_meter.day_counter == day_counter > 0
+
+
+@pytest.mark.parametrize("tariff", Tariff)
+async def test_the_tariff_is_set(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, tariff: Tariff
+) -> None:
+    await meter.write(Setting.TARIFF, tariff)
+    assert virtual_meter.tariff == tariff
+    assert (await meter.read_settings())[Setting.TARIFF] is tariff
+
+
+@pytest.mark.parametrize("rate", S0_RATES)
+async def test_the_s0_rate_is_set(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, rate: float
+) -> None:
+    await meter.write(Setting.S0_RATE, rate)
+    assert virtual_meter.s0_rate == pytest.approx(rate)
+    assert (await meter.read_settings())[Setting.S0_RATE] == rate
+
+
+@pytest.mark.parametrize("code", set(CalculationCode) - {CalculationCode.FORWARD_MINUS_REVERSE_NET})
+async def test_the_calculation_code_is_set(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, code: CalculationCode
+) -> None:
+    await meter.write(Setting.CALCULATION_CODE, code)
+    assert virtual_meter.calculation_code == code
+
+
+@pytest.mark.parametrize("seconds", [1, 9, 25, 30])
+async def test_the_lcd_cycle_time_is_set(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, seconds: int
+) -> None:
+    await meter.write(Setting.LCD_CYCLE_TIME, seconds)
+    assert virtual_meter.lcd_cycle_time == seconds
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (Setting.CALCULATION_CODE, CalculationCode.FORWARD_MINUS_REVERSE_NET),
+        (Setting.CALCULATION_CODE, 2),
+        (Setting.TARIFF, 3),
+        (Setting.S0_RATE, 50.0),
+        (Setting.LCD_CYCLE_TIME, 0),
+        (Setting.LCD_CYCLE_TIME, 31),
+        (Setting.ADDRESS, 2),
+        (Setting.BAUD_RATE, 1200),
+    ],
+)
+async def test_a_value_that_may_not_be_set_is_never_sent(
+    meter: ModbusMeter, line: Line, setting: Setting, value: int
+) -> None:
+    line.requests.clear()
+    with pytest.raises(InvalidValueError):
+        await meter.write(setting, value)
+    assert not line.requests
+
+
+async def test_a_meter_locked_to_code_10_refuses_every_other(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.calculation_code = 10
+    with pytest.raises(RefusedError):
+        await meter.write(Setting.CALCULATION_CODE, CalculationCode.FORWARD)
+    assert virtual_meter.calculation_code == 10
+
+
+async def test_a_value_that_does_not_stick_is_an_error(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.ignore_writes = True
+    with pytest.raises(NotAcceptedError) as error:
+        await meter.write(Setting.TARIFF, Tariff.T2)
+    assert (error.value.written, error.value.found) == (Tariff.T2, Tariff.T1)
+    with pytest.raises(NotAcceptedError):
+        await meter.reset(Counter.DAY)
+    with pytest.raises(NotAcceptedError):
+        await meter.reset(Counter.POWER_DOWN)
+
+
+async def test_counters_are_reset(meter: ModbusMeter, virtual_meter: VirtualMeter) -> None:
+    assert virtual_meter.day_counter > 0
+    assert virtual_meter.power_down_counter > 0
+    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.POWER_DOWN)
+    assert virtual_meter.day_counter == 0
+    assert virtual_meter.power_down_counter == 0
+    # Nothing has been counted since, so nothing can fall.
+    await meter.reset(Counter.DAY)
+
+
+async def test_a_meter_that_falls_silent(meter: ModbusMeter, line: Line) -> None:
+    line.silent = True
+    with pytest.raises(NoAnswerError):
+        await meter.read(meter.quantities)
+
+
+async def test_every_other_answer_damaged_still_gives_right_values(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, line: Line
+) -> None:
+    expected = await meter.read(meter.quantities)
+    line.garble = 0.5
+    read = 0
+    for _ in range(5):
+        try:
+            assert await meter.read(meter.quantities) == expected
+        except GarbledAnswerError:
+            continue
+        read += 1
+    assert read
