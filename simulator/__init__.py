@@ -1,0 +1,1 @@
+"""A KLEFR meter in software, for the demo and the tests."""

@@ -1,0 +1,165 @@
+"""Play a KLEFR meter on a pseudo-terminal or behind a TCP gateway."""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+import re
+import signal
+import sys
+import time
+
+from .meter import BAUD_RATES, CalculationCode, Model, Parity, VirtualMeter
+from .modbus import Framing, serve
+from .registers import ADDRESSES, load_image
+
+CT_PRIMARIES = range(10000)  # A, four digits
+CT_SECONDARIES = (1, 5)  # A
+
+
+def _serial_number(text: str) -> str:
+    if not re.fullmatch("[0-9]{8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a serial number of 8 digits")
+    return text
+
+
+def _address(text: str) -> int:
+    if not text.isdecimal() or int(text) not in ADDRESSES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an address from {ADDRESSES[0]} to {ADDRESSES[-1]}"
+        )
+    return int(text)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return speed
+
+
+def _ct_primary(text: str) -> int:
+    if not text.isdecimal() or int(text) not in CT_PRIMARIES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a current from 0 to 9999 A")
+    return int(text)
+
+
+def _image(text: str) -> dict[int, int]:
+    try:
+        return load_image(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot use {text}: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
+    parser.add_argument("--protocol", choices=["modbus"], default="modbus")
+
+    meter = parser.add_argument_group("the meter")
+    meter.add_argument("--model", choices=[str(model) for model in Model], default="6934")
+    meter.add_argument("--serial-number", type=_serial_number, help="8 digits")
+    meter.add_argument("--address", type=_address, help="1 to 247, default 1")
+    meter.add_argument("--baud", type=int, choices=BAUD_RATES, help="default 9600")
+    meter.add_argument("--parity", choices=[str(parity) for parity in Parity], help="default E")
+    meter.add_argument(
+        "--calculation-code", type=int, choices=[int(code) for code in CalculationCode]
+    )
+    meter.add_argument("--ct-primary", type=_ct_primary, help="A, CT meters only, default 250")
+    meter.add_argument("--ct-secondary", type=int, choices=CT_SECONDARIES, help="A, default 5")
+    meter.add_argument(
+        "--registers", type=_image, metavar="FILE", help="serve these registers instead of a house"
+    )
+    meter.add_argument("--speed", type=_speed, default=1.0, help="how much faster its clock runs")
+    meter.add_argument("--seed", type=int, default=1, help="another house for every number")
+
+    line = parser.add_argument_group("the line")
+    where = line.add_mutually_exclusive_group()
+    where.add_argument("--link", type=Path, help="a link to make to the pseudo-terminal")
+    where.add_argument(
+        "--tcp", type=_host_and_port, metavar="HOST:PORT", help="be a gateway instead"
+    )
+    line.add_argument(
+        "--framing", choices=[str(framing) for framing in Framing], help="of the gateway"
+    )
+    line.add_argument("--no-pacing", action="store_true", help="answer as fast as possible")
+    return parser
+
+
+def _local_time() -> float:
+    """Return seconds since a midnight here, so that the sun rises in the morning."""
+    offset = datetime.now().astimezone().utcoffset()
+    return time.time() + (offset.total_seconds() if offset else 0)
+
+
+def _meter(arguments: argparse.Namespace) -> VirtualMeter:
+    """Make the meter. With an image, only what was asked for differs from it."""
+    asked = {
+        "ct_primary": arguments.ct_primary,
+        "ct_secondary": arguments.ct_secondary,
+    }
+    meter = VirtualMeter(
+        model=arguments.model,
+        speed=arguments.speed,
+        seed=arguments.seed,
+        clock=_local_time,
+        image=arguments.registers,
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    for name in ("serial_number", "address", "calculation_code"):
+        if (value := getattr(arguments, name)) is not None:
+            setattr(meter, name, value)
+    return meter
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    meter = _meter(arguments)
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    async with serve(
+        meter,
+        baud_rate=arguments.baud,
+        parity=arguments.parity,
+        pacing=not arguments.no_pacing,
+        link=arguments.link,
+        tcp=arguments.tcp,
+        framing=arguments.framing or Framing.RTU,
+        seed=arguments.seed,
+    ) as line:
+        print(
+            f"KLEFR {meter.model} {meter.serial_number} is ready on {line.port}: "
+            f"address {meter.address}, {meter.baud_rate} baud, 8{meter.parity}1",
+            flush=True,
+        )
+        await stop.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until interrupted, by default with the arguments of the command line."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.framing and not arguments.tcp:
+        parser.error("--framing needs --tcp")
+    if not Model(arguments.model).has_current_transformers and (
+        arguments.ct_primary is not None or arguments.ct_secondary is not None
+    ):
+        parser.error(f"a {arguments.model} has no current transformers")
+    try:
+        asyncio.run(_run(arguments))
+    except (OSError, ValueError) as error:
+        sys.exit(f"simulator: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A small Modbus RTU client, sharing no code with the simulator."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+import struct
+
+import serialx
+
+WAIT = 0.3
+"""Seconds after which a meter is taken to be silent."""
+
+
+def crc(data: bytes) -> bytes:
+    register = 0xFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0xA001 if register & 1 else 0)
+    return register.to_bytes(2, "little")
+
+
+def frame(unit: int, pdu: bytes) -> bytes:
+    data = bytes([unit]) + pdu
+    return data + crc(data)
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def receive(self, wait: float = WAIT) -> bytes:
+        """Return the next frame, or what came until nothing more did."""
+        received = b""
+        while len(received) < 4 or crc(received[:-2]) != received[-2:]:
+            try:
+                async with asyncio.timeout(wait):
+                    more = await self._reader.read(256)
+            except TimeoutError:
+                break
+            if not more:  # hung up
+                break
+            received += more
+        return received
+
+    async def ask(self, pdu: bytes | str, *, unit: int = 1) -> bytes:
+        """Return the answer's PDU, empty for silence."""
+        self.send(frame(unit, bytes.fromhex(pdu) if isinstance(pdu, str) else pdu))
+        answer = await self.receive()
+        if not answer:
+            return b""
+        assert answer[0] == unit
+        assert answer == frame(unit, answer[1:-2])
+        return answer[1:-2]
+
+    async def read(self, address: int, count: int, *, unit: int = 1) -> list[int]:
+        answer = await self.ask(struct.pack(">BHH", 3, address, count), unit=unit)
+        assert answer[:2] == bytes([3, 2 * count])
+        return list(struct.unpack(f">{count}H", answer[2:]))
+
+    async def read_float(self, address: int) -> float:
+        words = await self.read(address, 2)
+        return as_float(words)
+
+
+def as_float(words: Sequence[int]) -> float:
+    return float(struct.unpack(">f", struct.pack(">HH", *words))[0])
+
+
+@asynccontextmanager
+async def connect(port: str, *, baud_rate: int = 9600) -> AsyncIterator[Client]:
+    reader, writer = await serialx.open_serial_connection(
+        port, baudrate=baud_rate, parity=serialx.Parity.EVEN
+    )
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with suppress(OSError):  # unplugged
+            await writer.wait_closed()
