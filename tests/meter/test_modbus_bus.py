@@ -13,6 +13,7 @@ from custom_components.klefr.meter import (
     LinkError,
     ModbusBus,
     NoAnswerError,
+    Parity,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
@@ -219,6 +220,18 @@ async def test_a_port_that_vanishes_during_a_request_ends_it_at_once(
     with pytest.raises(LinkError):
         await request
     assert len(line.requests) == 1
+
+
+async def test_any_pseudo_terminal_can_be_opened_again() -> None:
+    master, slave = os.openpty()
+    # One without parity, as socat makes them, is not what a meter's line settings ask for.
+    for _ in range(2):
+        bus = ModbusBus(SerialLink(port=os.ttyname(slave), parity=Parity.EVEN))
+        with pytest.raises(NoAnswerError):
+            await bus.write_register(1, 0x6048, 1)
+        await bus.close()
+    os.close(master)
+    os.close(slave)
 
 
 async def test_a_gateway_is_a_port_too(virtual_meter: VirtualMeter, socket_enabled: None) -> None:

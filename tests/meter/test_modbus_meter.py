@@ -25,9 +25,9 @@ from custom_components.klefr.meter import (
     WrongMeterError,
 )
 from simulator.line import Line
-from simulator.meter import LongRead, VirtualMeter
+from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.registers import load_image
+from simulator.registers import LongRead, load_image
 from tests.data import DATA
 
 from .test_registers import READ_BY_A_PERSON
