@@ -1,0 +1,47 @@
+"""KLEFR energy meters."""
+
+from homeassistant.const import CONF_ADDRESS, Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+
+from .bus import async_get_bus
+from .coordinator import (
+    KlefrConfigEntry,
+    KlefrData,
+    ReadingsCoordinator,
+    SettingsCoordinator,
+    error_translation,
+)
+from .meter import KlefrError, LineSettingsError, ModbusMeter, WrongMeterError
+
+PLATFORMS = [
+    Platform.BINARY_SENSOR,
+    Platform.BUTTON,
+    Platform.NUMBER,
+    Platform.SELECT,
+    Platform.SENSOR,
+]
+
+
+async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
+    """Set up a meter."""
+    try:
+        meter = await ModbusMeter.identify(async_get_bus(hass, entry), entry.data[CONF_ADDRESS])
+        if meter.identity.serial_number != entry.unique_id:
+            raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
+    except KlefrError as err:
+        lasting = isinstance(err, (LineSettingsError, WrongMeterError))
+        failure = ConfigEntryError if lasting else ConfigEntryNotReady
+        raise failure(**error_translation(entry.data, err)) from err
+    readings = ReadingsCoordinator(hass, entry, meter)
+    await readings.async_config_entry_first_refresh()
+    settings = SettingsCoordinator(hass, entry, meter, readings)
+    await settings.async_config_entry_first_refresh()
+    entry.runtime_data = KlefrData(meter=meter, readings=readings, settings=settings)
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    return True
+
+
+async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
+    """Unload a meter."""
+    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)

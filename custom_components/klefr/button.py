@@ -1,0 +1,66 @@
+"""Buttons of a meter: the counters that can be reset."""
+
+from dataclasses import dataclass
+from typing import override
+
+from homeassistant.components.button import ButtonEntity, ButtonEntityDescription
+from homeassistant.const import EntityCategory
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .coordinator import KlefrConfigEntry, ReadingsCoordinator, translated_errors
+from .entity import KlefrEntity
+from .meter import Counter
+
+PARALLEL_UPDATES = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlefrButtonEntityDescription(ButtonEntityDescription):
+    """Describes the counter that a button resets."""
+
+    counter: Counter
+
+
+BUTTONS = (
+    KlefrButtonEntityDescription(
+        key="reset_day_counter",
+        counter=Counter.DAY,
+        entity_category=EntityCategory.CONFIG,
+    ),
+    KlefrButtonEntityDescription(
+        key="reset_power_down_counter",
+        counter=Counter.POWER_DOWN,
+        entity_category=EntityCategory.CONFIG,
+    ),
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: KlefrConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Set up the buttons of a meter."""
+    data = entry.runtime_data
+    async_add_entities(
+        KlefrButton(data.readings, description)
+        for description in BUTTONS
+        if description.counter in data.meter.counters
+    )
+
+
+class KlefrButton(KlefrEntity[ReadingsCoordinator], ButtonEntity):
+    """A button that lets a counter start from zero."""
+
+    entity_description: KlefrButtonEntityDescription
+
+    @override
+    async def async_press(self) -> None:
+        coordinator = self.coordinator
+        try:
+            with translated_errors(self.hass, coordinator.config_entry, HomeAssistantError):
+                await coordinator.meter.reset(self.entity_description.counter)
+        finally:
+            await coordinator.async_refresh()

@@ -1,0 +1,21 @@
+"""Constants of the KLEFR integration."""
+
+from datetime import timedelta
+import logging
+from typing import Final
+
+DOMAIN: Final = "klefr"
+LOGGER: Final = logging.getLogger(__package__)
+
+MANUFACTURER: Final = "KLEFR"
+
+CONF_BAUD_RATE: Final = "baud_rate"
+CONF_PARITY: Final = "parity"
+CONF_UPDATE_INTERVAL: Final = "update_interval"
+
+DEFAULT_ADDRESS: Final = 1
+DEFAULT_UPDATE_INTERVAL: Final = 10
+MINIMUM_UPDATE_INTERVAL: Final = 1
+MAXIMUM_UPDATE_INTERVAL: Final = 3600
+
+SETTINGS_INTERVAL: Final = timedelta(minutes=5)

@@ -1,0 +1,87 @@
+"""What all entities of a meter have in common."""
+
+from typing import Any, override
+
+from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers.device_registry import DeviceInfo
+from homeassistant.helpers.entity import EntityDescription
+from homeassistant.helpers.update_coordinator import CoordinatorEntity
+
+from .const import DOMAIN, MANUFACTURER
+from .coordinator import (
+    KlefrCoordinator,
+    ReadingsCoordinator,
+    SettingsCoordinator,
+    translated_errors,
+)
+from .meter import Identity, Quantity, Setting, SettingValue, Value
+
+
+def meter_name(identity: Identity) -> str:
+    """Name a meter so that it can be told from others of its model."""
+    return f"{MANUFACTURER} {identity.model} {identity.serial_number}"
+
+
+class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[CoordinatorT]):
+    """An entity of a meter."""
+
+    _attr_has_entity_name = True
+
+    def __init__(
+        self,
+        coordinator: CoordinatorT,
+        description: EntityDescription,
+        context: Quantity | None = None,
+    ) -> None:
+        super().__init__(coordinator, context)
+        identity = coordinator.meter.identity
+        self.entity_description = description
+        self._attr_translation_key = description.key
+        self._attr_unique_id = f"{identity.serial_number}_{description.key}"
+        self._attr_device_info = DeviceInfo(
+            identifiers={(DOMAIN, identity.serial_number)},
+            manufacturer=MANUFACTURER,
+            model=identity.model,
+            name=meter_name(identity),
+            serial_number=identity.serial_number,
+            sw_version=identity.firmware_version,
+            hw_version=identity.hardware_version,
+        )
+
+
+class ReadingEntity(KlefrEntity[ReadingsCoordinator]):
+    """An entity that shows a quantity."""
+
+    def __init__(self, coordinator: ReadingsCoordinator, description: EntityDescription) -> None:
+        self._quantity = Quantity(description.key)
+        super().__init__(coordinator, description, context=self._quantity)
+
+    @property
+    def _reading(self) -> Value | None:
+        return self.coordinator.data.get(self._quantity)
+
+
+class SettingEntity(KlefrEntity[SettingsCoordinator]):
+    """An entity that shows a setting and changes it."""
+
+    def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
+        self._setting = Setting(description.key)
+        super().__init__(coordinator, description)
+
+    @property
+    @override
+    def available(self) -> bool:
+        return super().available and self.coordinator.reachable
+
+    @property
+    def _value(self) -> SettingValue | None:
+        return self.coordinator.data[self._setting]
+
+    async def _async_write(self, value: SettingValue) -> None:
+        """Set the meter and show what it then holds, which after an error may be anything."""
+        coordinator = self.coordinator
+        try:
+            with translated_errors(self.hass, coordinator.config_entry, HomeAssistantError):
+                await coordinator.meter.write(self._setting, value)
+        finally:
+            await coordinator.async_refresh()

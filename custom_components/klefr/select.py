@@ -1,0 +1,91 @@
+"""Selects of a meter: what it can be set to by choice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import override
+
+from homeassistant.components.select import SelectEntity, SelectEntityDescription
+from homeassistant.const import EntityCategory
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .coordinator import KlefrConfigEntry
+from .entity import SettingEntity
+from .meter import S0_RATES, CalculationCode, Setting, SettingValue, Tariff
+
+PARALLEL_UPDATES = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlefrSelectEntityDescription(SelectEntityDescription):
+    """Describes a setting: its values by the option that stands for each."""
+
+    values: Mapping[str, SettingValue]
+    final: SettingValue | None = None
+    """A value that is never offered, since the meter never leaves it again."""
+
+
+SELECTS = (
+    KlefrSelectEntityDescription(
+        key=Setting.TARIFF,
+        values={tariff.name.lower(): tariff for tariff in Tariff},
+    ),
+    KlefrSelectEntityDescription(
+        key=Setting.CALCULATION_CODE,
+        values={code.name.lower(): code for code in CalculationCode},
+        final=CalculationCode.FORWARD_MINUS_REVERSE_NET,
+        entity_category=EntityCategory.CONFIG,
+    ),
+    KlefrSelectEntityDescription(
+        key=Setting.S0_RATE,
+        values={f"{rate:g}".replace(".", "_"): rate for rate in S0_RATES},
+        entity_category=EntityCategory.CONFIG,
+    ),
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: KlefrConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Set up the selects of a meter."""
+    data = entry.runtime_data
+    async_add_entities(
+        KlefrSelect(data.settings, description)
+        for description in SELECTS
+        if description.key in data.meter.settings
+    )
+
+
+class KlefrSelect(SettingEntity, SelectEntity):
+    """A setting that is one of a few values."""
+
+    entity_description: KlefrSelectEntityDescription
+
+    @property
+    @override
+    def options(self) -> list[str]:
+        description = self.entity_description
+        locked = description.final is not None and self._value == description.final
+        return [
+            option
+            for option, value in description.values.items()
+            if (value == description.final) is locked
+        ]
+
+    @property
+    @override
+    def current_option(self) -> str | None:
+        return next(
+            (
+                option
+                for option, value in self.entity_description.values.items()
+                if value == self._value
+            ),
+            None,
+        )
+
+    @override
+    async def async_select_option(self, option: str) -> None:
+        await self._async_write(self.entity_description.values[option])

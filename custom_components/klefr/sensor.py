@@ -1,0 +1,231 @@
+"""Sensors of a meter: all that it measures."""
+
+from functools import partial
+from typing import override
+
+from homeassistant.components.sensor import (
+    SensorDeviceClass,
+    SensorEntity,
+    SensorEntityDescription,
+    SensorStateClass,
+)
+from homeassistant.const import (
+    EntityCategory,
+    UnitOfApparentPower,
+    UnitOfElectricCurrent,
+    UnitOfElectricPotential,
+    UnitOfEnergy,
+    UnitOfFrequency,
+    UnitOfPower,
+    UnitOfReactiveEnergy,
+    UnitOfReactivePower,
+)
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+from homeassistant.helpers.typing import StateType
+
+from .coordinator import KlefrConfigEntry, ReadingsCoordinator
+from .entity import ReadingEntity
+from .meter import Direction, Quadrant, Quantity
+
+PARALLEL_UPDATES = 0
+
+_measurement = partial(SensorEntityDescription, state_class=SensorStateClass.MEASUREMENT)
+_voltage = partial(
+    _measurement,
+    device_class=SensorDeviceClass.VOLTAGE,
+    native_unit_of_measurement=UnitOfElectricPotential.VOLT,
+    suggested_display_precision=1,
+)
+_current = partial(
+    _measurement,
+    device_class=SensorDeviceClass.CURRENT,
+    native_unit_of_measurement=UnitOfElectricCurrent.AMPERE,
+    suggested_display_precision=2,
+)
+_active_power = partial(
+    _measurement,
+    device_class=SensorDeviceClass.POWER,
+    native_unit_of_measurement=UnitOfPower.KILO_WATT,
+    suggested_display_precision=3,
+)
+_reactive_power = partial(
+    _measurement,
+    device_class=SensorDeviceClass.REACTIVE_POWER,
+    native_unit_of_measurement=UnitOfReactivePower.KILO_VOLT_AMPERE_REACTIVE,
+    suggested_display_precision=3,
+    entity_registry_enabled_default=False,
+)
+_apparent_power = partial(
+    _measurement,
+    device_class=SensorDeviceClass.APPARENT_POWER,
+    native_unit_of_measurement=UnitOfApparentPower.KILO_VOLT_AMPERE,
+    suggested_display_precision=3,
+    entity_registry_enabled_default=False,
+)
+_power_factor = partial(
+    _measurement,
+    device_class=SensorDeviceClass.POWER_FACTOR,
+    suggested_display_precision=2,
+)
+_active_energy = partial(
+    SensorEntityDescription,
+    device_class=SensorDeviceClass.ENERGY,
+    state_class=SensorStateClass.TOTAL_INCREASING,
+    native_unit_of_measurement=UnitOfEnergy.KILO_WATT_HOUR,
+    suggested_display_precision=2,
+)
+_reactive_energy = partial(
+    SensorEntityDescription,
+    device_class=SensorDeviceClass.REACTIVE_ENERGY,
+    state_class=SensorStateClass.TOTAL_INCREASING,
+    native_unit_of_measurement=UnitOfReactiveEnergy.KILO_VOLT_AMPERE_REACTIVE_HOUR,
+    suggested_display_precision=2,
+    entity_registry_enabled_default=False,
+)
+# What the totals mean depends on the calculation code, and with most codes they can fall.
+_total_active_energy = partial(_active_energy, state_class=SensorStateClass.TOTAL)
+_total_reactive_energy = partial(_reactive_energy, state_class=SensorStateClass.TOTAL)
+_direction = partial(
+    SensorEntityDescription,
+    device_class=SensorDeviceClass.ENUM,
+    options=list(Direction),
+    entity_category=EntityCategory.DIAGNOSTIC,
+    entity_registry_enabled_default=False,
+)
+_quadrant = partial(
+    SensorEntityDescription,
+    device_class=SensorDeviceClass.ENUM,
+    options=[quadrant.name.lower() for quadrant in Quadrant],
+    entity_category=EntityCategory.DIAGNOSTIC,
+    entity_registry_enabled_default=False,
+)
+
+SENSORS = (
+    _voltage(key=Quantity.VOLTAGE_L1),
+    _voltage(key=Quantity.VOLTAGE_L2),
+    _voltage(key=Quantity.VOLTAGE_L3),
+    _measurement(
+        key=Quantity.FREQUENCY,
+        device_class=SensorDeviceClass.FREQUENCY,
+        native_unit_of_measurement=UnitOfFrequency.HERTZ,
+        suggested_display_precision=2,
+    ),
+    _current(key=Quantity.CURRENT_L1),
+    _current(key=Quantity.CURRENT_L2),
+    _current(key=Quantity.CURRENT_L3),
+    _active_power(key=Quantity.ACTIVE_POWER),
+    _active_power(key=Quantity.ACTIVE_POWER_L1),
+    _active_power(key=Quantity.ACTIVE_POWER_L2),
+    _active_power(key=Quantity.ACTIVE_POWER_L3),
+    _reactive_power(key=Quantity.REACTIVE_POWER),
+    _reactive_power(key=Quantity.REACTIVE_POWER_L1),
+    _reactive_power(key=Quantity.REACTIVE_POWER_L2),
+    _reactive_power(key=Quantity.REACTIVE_POWER_L3),
+    _apparent_power(key=Quantity.APPARENT_POWER),
+    _apparent_power(key=Quantity.APPARENT_POWER_L1),
+    _apparent_power(key=Quantity.APPARENT_POWER_L2),
+    _apparent_power(key=Quantity.APPARENT_POWER_L3),
+    _power_factor(key=Quantity.POWER_FACTOR),
+    _power_factor(key=Quantity.POWER_FACTOR_L1, entity_registry_enabled_default=False),
+    _power_factor(key=Quantity.POWER_FACTOR_L2, entity_registry_enabled_default=False),
+    _power_factor(key=Quantity.POWER_FACTOR_L3, entity_registry_enabled_default=False),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY),
+    _total_active_energy(
+        key=Quantity.TOTAL_ACTIVE_ENERGY_T1, entity_registry_enabled_default=False
+    ),
+    _total_active_energy(
+        key=Quantity.TOTAL_ACTIVE_ENERGY_T2, entity_registry_enabled_default=False
+    ),
+    _total_active_energy(
+        key=Quantity.TOTAL_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False
+    ),
+    _total_active_energy(
+        key=Quantity.TOTAL_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False
+    ),
+    _total_active_energy(
+        key=Quantity.TOTAL_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False
+    ),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T1),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T2),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False),
+    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T1),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T2),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False),
+    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_T1),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_T2),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_L1),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_L2),
+    _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_L3),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY_T1),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY_T2),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY_L1),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY_L2),
+    _reactive_energy(key=Quantity.FORWARD_REACTIVE_ENERGY_L3),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_T1),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_T2),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L1),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L2),
+    _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L3),
+    _active_energy(key=Quantity.DAY_COUNTER),
+    _measurement(
+        key=Quantity.POWER_DOWN_COUNTER,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+    ),
+    _direction(key=Quantity.CURRENT_DIRECTION_L1),
+    _direction(key=Quantity.CURRENT_DIRECTION_L2),
+    _direction(key=Quantity.CURRENT_DIRECTION_L3),
+    _quadrant(key=Quantity.QUADRANT),
+    _quadrant(key=Quantity.QUADRANT_L1),
+    _quadrant(key=Quantity.QUADRANT_L2),
+    _quadrant(key=Quantity.QUADRANT_L3),
+)
+
+# The values of a phase without supply mean nothing, so they start disabled.
+SUPPLIES = {
+    "_l1": Quantity.SUPPLY_L1,
+    "_l2": Quantity.SUPPLY_L2,
+    "_l3": Quantity.SUPPLY_L3,
+}
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: KlefrConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Set up the sensors of a meter."""
+    data = entry.runtime_data
+    async_add_entities(
+        KlefrSensor(data.readings, description)
+        for description in SENSORS
+        if description.key in data.meter.quantities
+    )
+
+
+class KlefrSensor(ReadingEntity, SensorEntity):
+    """A sensor that shows a quantity."""
+
+    def __init__(
+        self, coordinator: ReadingsCoordinator, description: SensorEntityDescription
+    ) -> None:
+        super().__init__(coordinator, description)
+        supply = SUPPLIES.get(description.key[-3:])
+        if supply is not None and coordinator.data.get(supply) is False:
+            self._attr_entity_registry_enabled_default = False
+
+    @property
+    @override
+    def native_value(self) -> StateType:
+        reading = self._reading
+        return reading.name.lower() if isinstance(reading, Quadrant) else reading

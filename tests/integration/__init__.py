@@ -1,0 +1,32 @@
+"""What the tests of the integration share."""
+
+from datetime import timedelta
+
+from homeassistant.const import Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import entity_registry as er
+from homeassistant.util import dt as dt_util
+from pytest_homeassistant_custom_component.common import async_fire_time_changed
+
+from custom_components.klefr.const import DOMAIN
+
+SERIAL_NUMBER = "22091039"
+
+
+async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:
+    """Let time pass in Home Assistant, which polls the readings every 10 seconds."""
+    async_fire_time_changed(hass, dt_util.utcnow() + timedelta(seconds=seconds))
+    await hass.async_block_till_done(wait_background_tasks=True)
+
+
+def entity_id(hass: HomeAssistant, platform: Platform, key: str) -> str:
+    """Find an entity by what it is."""
+    found = er.async_get(hass).async_get_entity_id(platform, DOMAIN, f"{SERIAL_NUMBER}_{key}")
+    assert found is not None
+    return found
+
+
+def state(hass: HomeAssistant, platform: Platform, key: str) -> str | None:
+    """Give the state of an entity, None if it has none because it is disabled."""
+    found = hass.states.get(entity_id(hass, platform, key))
+    return found.state if found else None

@@ -1,0 +1,76 @@
+"""Home Assistant with a meter in software on a real pseudo-terminal."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from homeassistant.core import HomeAssistant
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.klefr.const import DOMAIN
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+from simulator.modbus import serve
+
+from . import SERIAL_NUMBER
+
+
+@pytest.fixture(autouse=True)
+def _custom_integrations(recorder_db_url: str, enable_custom_integrations: None) -> None:
+    """Let Home Assistant find the integration, which a recorder's database has to precede."""
+
+
+@pytest.fixture(autouse=True)
+def _no_usb_scan() -> Iterator[None]:
+    """Keep the tests' machine out of it: its USB devices are not watched."""
+    with patch("homeassistant.components.usb.async_setup", return_value=True):
+        yield
+
+
+@pytest.fixture
+def virtual_meter() -> VirtualMeter:
+    """A meter whose clock stands still."""
+    return VirtualMeter(serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
+
+
+@pytest.fixture
+async def line(virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
+    async with serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line:
+        yield line
+
+
+@pytest.fixture
+def entry_data(line: Line) -> dict[str, Any]:
+    return {
+        "port": line.port,
+        "protocol": "modbus",
+        "address": 1,
+        "baud_rate": 9600,
+        "parity": "even",
+    }
+
+
+@pytest.fixture
+async def entry(hass: HomeAssistant, entry_data: dict[str, Any]) -> AsyncIterator[MockConfigEntry]:
+    """An entry that is not set up yet."""
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        unique_id=SERIAL_NUMBER,
+        title=f"KLEFR 6934 {SERIAL_NUMBER}",
+        data=entry_data,
+    )
+    entry.add_to_hass(hass)
+    yield entry
+    # The line goes before Home Assistant does.
+    if entry.state.recoverable and hass.config_entries.async_get_entry(entry.entry_id):
+        await hass.config_entries.async_unload(entry.entry_id)
+
+
+@pytest.fixture
+async def loaded(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfigEntry:
+    """An entry that is set up."""
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done()
+    return entry

@@ -1,0 +1,341 @@
+"""Adding a meter, finding it again, and its options."""
+
+import asyncio
+from collections.abc import AsyncIterator
+import os
+from pathlib import Path
+from typing import Any
+
+from homeassistant.config_entries import SOURCE_USER, ConfigEntryState
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType, InvalidData
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+import serialx
+
+from custom_components.klefr.const import DOMAIN
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+from simulator.modbus import serve
+
+from . import SERIAL_NUMBER, wait
+
+
+def answers(data: dict[str, Any]) -> dict[str, Any]:
+    """What a user fills in to get this entry data."""
+    return {
+        "port": data["port"],
+        "protocol": data["protocol"],
+        "address": data["address"],
+        "line_settings": {"baud_rate": str(data["baud_rate"]), "parity": data["parity"]},
+    }
+
+
+@pytest.fixture(autouse=True)
+async def _unload(hass: HomeAssistant) -> AsyncIterator[None]:
+    yield
+    for entry in hass.config_entries.async_entries(DOMAIN):
+        if entry.state.recoverable:
+            await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def start(hass: HomeAssistant) -> str:
+    result = await hass.config_entries.flow.async_init(DOMAIN, context={"source": SOURCE_USER})
+    assert result["type"] is FlowResultType.FORM
+    assert result["step_id"] == "user"
+    assert not result["errors"]
+    flow_id: str = result["flow_id"]
+    return flow_id
+
+
+async def submit(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
+    result = await hass.config_entries.flow.async_configure(flow_id, answers(data))
+    await hass.async_block_till_done()
+    return result
+
+
+async def add(hass: HomeAssistant, data: dict[str, Any]) -> Any:
+    return await submit(hass, await start(hass), data)
+
+
+async def test_a_meter_is_added(hass: HomeAssistant, entry_data: dict[str, Any]) -> None:
+    result = await add(hass, entry_data)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert result["title"] == "KLEFR 6934 22091039"
+    assert result["data"] == entry_data
+    entry = result["result"]
+    assert entry.unique_id == SERIAL_NUMBER
+    assert entry.state is ConfigEntryState.LOADED
+
+
+async def test_the_factorys_settings_are_the_defaults(
+    hass: HomeAssistant, entry_data: dict[str, Any]
+) -> None:
+    result = await hass.config_entries.flow.async_configure(
+        await start(hass), {"port": entry_data["port"], "line_settings": {}}
+    )
+    await hass.async_block_till_done()
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert result["data"] == entry_data
+
+
+async def test_a_transformer_meter_is_named_as_one(
+    hass: HomeAssistant, entry_data: dict[str, Any], tmp_path: Path
+) -> None:
+    meter = VirtualMeter(serial_number="22091040", model="6944", clock=lambda: 0.0)
+    async with serve(meter, pacing=False, link=tmp_path / "ct") as line:
+        result = await add(hass, {**entry_data, "port": line.port})
+        assert result["title"] == "KLEFR 6944 22091040"
+        await hass.config_entries.async_unload(result["result"].entry_id)
+
+
+async def test_a_meter_is_added_once_only(
+    hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any]
+) -> None:
+    result = await add(hass, entry_data)
+    assert result["type"] is FlowResultType.ABORT
+    assert result["reason"] == "already_configured"
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def _missing(line: Line, _meter: VirtualMeter, _patch: pytest.MonkeyPatch) -> None:
+    await line.unplug()
+
+
+async def _forbidden(_line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> int:
+        raise PermissionError
+
+    patch.setattr(os, "open", refuse)
+
+
+async def _no_port(line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
+    link = Path(line.port)
+    await line.unplug()
+    link.write_text("not a port")  # noqa: ASYNC240
+    patch.setattr(line, "plug", lambda: _plug_for(line, link))
+
+
+async def _plug_for(line: Line, link: Path) -> None:
+    link.unlink()  # noqa: ASYNC240
+    await type(line).plug(line)
+
+
+async def _silent(line: Line, _meter: VirtualMeter, _patch: pytest.MonkeyPatch) -> None:
+    line.silent = True
+
+
+async def _garbled(line: Line, _meter: VirtualMeter, _patch: pytest.MonkeyPatch) -> None:
+    line.garble = 1.0
+
+
+async def _stranger(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) -> None:
+    meter.overrides[0x4000] = 0xABCDEF
+
+
+async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) -> None:
+    # The simulator reports a failure of its own for a value it cannot encode.
+    meter.overrides[0x4002] = 1e400
+
+
+@pytest.mark.parametrize(
+    ("fail", "field", "error"),
+    [
+        (_missing, "port", "port_not_found"),
+        (_forbidden, "port", "port_permission"),
+        (_no_port, "port", "link_failed"),
+        (_silent, "base", "no_answer"),
+        (_garbled, "base", "garbled_answer"),
+        (_stranger, "base", "not_a_klefr_meter"),
+        (_busy, "base", "refused"),
+    ],
+)
+async def test_each_failure_has_its_message_and_can_be_mended(
+    hass: HomeAssistant,
+    entry_data: dict[str, Any],
+    line: Line,
+    virtual_meter: VirtualMeter,
+    fail: Any,
+    field: str,
+    error: str,
+) -> None:
+    flow_id = await start(hass)
+    with pytest.MonkeyPatch.context() as patch:
+        await fail(line, virtual_meter, patch)
+        result = await submit(hass, flow_id, entry_data)
+        assert result["type"] is FlowResultType.FORM
+        assert result["errors"] == {field: error}
+        assert result["description_placeholders"]["port"] == entry_data["port"]
+        assert result["description_placeholders"]["address"] == "1"
+        # Nothing that was filled in is lost.
+        suggested = {
+            str(key): key.description["suggested_value"]
+            for key in result["data_schema"].schema
+            if key.description
+        }
+        assert suggested["port"] == entry_data["port"]
+        line.silent = False
+        line.garble = 0.0
+        virtual_meter.overrides.clear()
+        await line.plug()
+    result = await submit(hass, flow_id, entry_data)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+
+
+async def test_a_port_in_use_is_said_to_be(hass: HomeAssistant, entry_data: dict[str, Any]) -> None:
+    other = serialx.serial_for_url(entry_data["port"], baudrate=9600, exclusive=True)
+    await asyncio.to_thread(other.open)
+    flow_id = await start(hass)
+    result = await submit(hass, flow_id, entry_data)
+    assert result["errors"] == {"port": "port_in_use"}
+    await asyncio.to_thread(other.close)
+    result = await submit(hass, flow_id, entry_data)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+
+
+async def test_other_line_settings_on_a_port_in_use_are_refused(
+    hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any]
+) -> None:
+    flow_id = await start(hass)
+    result = await submit(hass, flow_id, {**entry_data, "address": 2, "baud_rate": 1200})
+    assert result["errors"] == {"port": "line_settings_in_use"}
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("address", 0), ("address", 248), ("baud_rate", 115200), ("parity", "mark")]
+)
+async def test_what_no_meter_can_have_is_not_taken(
+    hass: HomeAssistant, entry_data: dict[str, Any], key: str, value: Any
+) -> None:
+    flow_id = await start(hass)
+    with pytest.raises(InvalidData):
+        await submit(hass, flow_id, {**entry_data, key: value})
+
+
+async def test_a_meter_moves_to_another_port(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    entry_data: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    entities = set(hass.states.async_entity_ids())
+    async with serve(virtual_meter, pacing=False, link=tmp_path / "elsewhere") as elsewhere:
+        result = await loaded.start_reconfigure_flow(hass)
+        assert result["step_id"] == "reconfigure"
+        result = await submit(hass, result["flow_id"], {**entry_data, "port": elsewhere.port})
+        assert result["type"] is FlowResultType.ABORT
+        assert result["reason"] == "reconfigure_successful"
+        assert loaded.data == {**entry_data, "port": elsewhere.port}
+        assert loaded.state is ConfigEntryState.LOADED
+        assert set(hass.states.async_entity_ids()) == entities
+        await hass.config_entries.async_unload(loaded.entry_id)
+
+
+async def test_a_meter_moves_to_another_address_and_baud_rate(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    entry_data: dict[str, Any],
+) -> None:
+    virtual_meter.address = 7
+    virtual_meter.baud_rate = 1200
+    result = await loaded.start_reconfigure_flow(hass)
+    data = {**entry_data, "address": 7, "baud_rate": 1200}
+    result = await submit(hass, result["flow_id"], data)
+    assert result["reason"] == "reconfigure_successful"
+    assert loaded.data == data
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_a_failed_reconfiguration_leaves_the_entry_running(
+    hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any], line: Line
+) -> None:
+    result = await loaded.start_reconfigure_flow(hass)
+    for data, error in (
+        ({**entry_data, "address": 9}, {"base": "no_answer"}),
+        ({**entry_data, "baud_rate": 1200}, {"base": "no_answer"}),
+        ({**entry_data, "port": "/dev/klefr-nowhere"}, {"port": "port_not_found"}),
+    ):
+        result = await submit(hass, result["flow_id"], data)
+        assert result["errors"] == error
+        assert loaded.state is ConfigEntryState.LOADED
+        assert loaded.data == entry_data
+    line.requests.clear()
+    await wait(hass)
+    assert line.requests
+    result = await submit(hass, result["flow_id"], entry_data)
+    assert result["reason"] == "reconfigure_successful"
+
+
+@pytest.mark.parametrize("baud_rate", [9600, 1200])
+async def test_a_different_meter_is_refused(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    entry_data: dict[str, Any],
+    virtual_meter: VirtualMeter,
+    tmp_path: Path,
+    baud_rate: int,
+) -> None:
+    other = VirtualMeter(serial_number="22091040", address=2, clock=lambda: 0.0)
+    async with serve(
+        other, pacing=False, link=tmp_path / "elsewhere", baud_rate=baud_rate
+    ) as elsewhere:
+        result = await loaded.start_reconfigure_flow(hass)
+        data = {
+            **entry_data,
+            "port": elsewhere.port,
+            "address": 2,
+            "baud_rate": baud_rate,
+        }
+        result = await submit(hass, result["flow_id"], data)
+    assert result["type"] is FlowResultType.ABORT
+    assert result["reason"] == "wrong_meter"
+    assert loaded.data == entry_data
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_a_different_meter_on_the_same_port_is_refused_and_the_entry_put_back(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    entry_data: dict[str, Any],
+    virtual_meter: VirtualMeter,
+    line: Line,
+) -> None:
+    virtual_meter.baud_rate = 1200
+    virtual_meter.serial_number = "22091040"
+    result = await loaded.start_reconfigure_flow(hass)
+    result = await submit(hass, result["flow_id"], {**entry_data, "baud_rate": 1200})
+    assert result["reason"] == "wrong_meter"
+    assert loaded.data == entry_data
+    assert loaded.state is ConfigEntryState.SETUP_RETRY
+
+
+@pytest.mark.parametrize("seconds", [1, 3600])
+async def test_the_update_interval_is_an_option(
+    hass: HomeAssistant, loaded: MockConfigEntry, seconds: int, line: Line
+) -> None:
+    result = await hass.config_entries.options.async_init(loaded.entry_id)
+    assert result["type"] is FlowResultType.FORM
+    assert result["step_id"] == "init"
+    result = await hass.config_entries.options.async_configure(
+        result["flow_id"], {"update_interval": seconds}
+    )
+    await hass.async_block_till_done()
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert loaded.options == {"update_interval": seconds}
+    line.requests.clear()
+    await wait(hass, seconds=2)
+    assert bool(line.requests) is (seconds == 1)
+
+
+@pytest.mark.parametrize("seconds", [0, 3601, -10])
+async def test_an_update_interval_out_of_range_is_not_taken(
+    hass: HomeAssistant, loaded: MockConfigEntry, seconds: int
+) -> None:
+    result = await hass.config_entries.options.async_init(loaded.entry_id)
+    with pytest.raises(InvalidData):
+        await hass.config_entries.options.async_configure(
+            result["flow_id"], {"update_interval": seconds}
+        )

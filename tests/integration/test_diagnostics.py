@@ -1,0 +1,41 @@
+"""What goes into a bug report."""
+
+import json
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.json import JSONEncoder
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+
+from . import SERIAL_NUMBER, wait
+
+
+async def test_diagnostics_tell_all_but_whose_meter_it_is(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
+) -> None:
+    await wait(hass)
+    diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
+    text = json.dumps(diagnostics, cls=JSONEncoder)
+    assert SERIAL_NUMBER not in text
+    assert diagnostics["identity"]["model"] == "6934"
+    assert diagnostics["identity"]["firmware_version"] == "2.18"
+    assert diagnostics["data"]["port"] == line.port
+    assert diagnostics["readings"]["success"] is True
+    assert diagnostics["readings"]["values"]["forward_active_energy"] > 0
+    assert diagnostics["settings"]["values"]["tariff"] == 1
+    assert diagnostics["communication"]["bus"]["requests"] == len(line.requests)
+
+
+async def test_diagnostics_of_a_meter_in_trouble(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter, line: Line
+) -> None:
+    line.silent = True
+    await wait(hass)
+    diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
+    assert diagnostics["readings"]["success"] is False
+    assert "NoAnswerError" in diagnostics["readings"]["error"]
+    assert diagnostics["communication"]["bus"]["no_answer"] == 3
+    json.dumps(diagnostics, cls=JSONEncoder)

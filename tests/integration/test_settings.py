@@ -1,0 +1,228 @@
+"""Setting and resetting a meter from Home Assistant."""
+
+from typing import Any
+
+from homeassistant.const import STATE_UNKNOWN, Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+
+from . import entity_id, state, wait
+
+
+async def select(hass: HomeAssistant, key: str, option: str) -> None:
+    await hass.services.async_call(
+        "select",
+        "select_option",
+        {"entity_id": entity_id(hass, Platform.SELECT, key), "option": option},
+        blocking=True,
+    )
+
+
+async def set_number(hass: HomeAssistant, key: str, value: float) -> None:
+    await hass.services.async_call(
+        "number",
+        "set_value",
+        {"entity_id": entity_id(hass, Platform.NUMBER, key), "value": value},
+        blocking=True,
+    )
+
+
+async def press(hass: HomeAssistant, key: str) -> None:
+    await hass.services.async_call(
+        "button", "press", {"entity_id": entity_id(hass, Platform.BUTTON, key)}, blocking=True
+    )
+
+
+def options(hass: HomeAssistant, key: str) -> Any:
+    found = hass.states.get(entity_id(hass, Platform.SELECT, key))
+    assert found is not None
+    return found.attributes["options"]
+
+
+@pytest.mark.parametrize(
+    ("key", "option", "attribute", "value"),
+    [
+        ("tariff", "t2", "tariff", 2),
+        ("tariff", "t2_until_restart", "tariff", 12),
+        ("calculation_code", "forward_minus_reverse", "calculation_code", 9),
+        ("calculation_code", "forward_minus_reverse_net_pulses", "calculation_code", 11),
+        ("s0_rate", "10000", "s0_rate", 10000),
+        ("s0_rate", "0_01", "s0_rate", 0.01),
+    ],
+)
+async def test_an_option_is_written_and_shown_at_once(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    key: str,
+    option: str,
+    attribute: str,
+    value: float,
+) -> None:
+    await select(hass, key, option)
+    assert getattr(virtual_meter, attribute) == pytest.approx(value)
+    assert state(hass, Platform.SELECT, key) == option
+
+
+async def test_the_lcd_cycle_time_is_written_and_shown_at_once(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    await set_number(hass, "lcd_cycle_time", 25)
+    assert virtual_meter.lcd_cycle_time == 25
+    assert state(hass, Platform.NUMBER, "lcd_cycle_time") == "25"
+
+
+@pytest.mark.parametrize("seconds", [0, 31])
+async def test_an_lcd_cycle_time_out_of_range_is_not_sent(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, seconds: int
+) -> None:
+    line.requests.clear()
+    with pytest.raises(ServiceValidationError):
+        await set_number(hass, "lcd_cycle_time", seconds)
+    assert not line.requests
+
+
+async def test_a_fraction_of_a_second_is_not_sent(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    with pytest.raises(HomeAssistantError):
+        await set_number(hass, "lcd_cycle_time", 12.5)
+    assert virtual_meter.lcd_cycle_time == 10
+
+
+async def test_a_change_at_the_meter_is_noticed(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.tariff = 2
+    virtual_meter.lcd_cycle_time = 5
+    await wait(hass, seconds=301)
+    assert state(hass, Platform.SELECT, "tariff") == "t2"
+    assert state(hass, Platform.NUMBER, "lcd_cycle_time") == "5"
+
+
+async def test_an_unknown_setting_is_unknown(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.overrides[0x6048] = 7
+    virtual_meter.overrides[0x4010] = 0x0031
+    await wait(hass, seconds=301)
+    assert state(hass, Platform.SELECT, "tariff") == STATE_UNKNOWN
+    assert state(hass, Platform.NUMBER, "lcd_cycle_time") == STATE_UNKNOWN
+
+
+async def test_code_10_is_not_offered(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
+) -> None:
+    assert options(hass, "calculation_code") == [
+        "forward",
+        "reverse",
+        "forward_plus_reverse",
+        "reverse_minus_forward",
+        "forward_minus_reverse",
+        "forward_minus_reverse_net_pulses",
+    ]
+    line.requests.clear()
+    with pytest.raises(ServiceValidationError):
+        await select(hass, "calculation_code", "forward_minus_reverse_net")
+    assert not line.requests
+
+
+async def test_code_10_is_shown_and_locked_where_the_meter_has_it(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter, line: Line
+) -> None:
+    virtual_meter.calculation_code = 10
+    await wait(hass, seconds=301)
+    assert state(hass, Platform.SELECT, "calculation_code") == "forward_minus_reverse_net"
+    assert options(hass, "calculation_code") == ["forward_minus_reverse_net"]
+    line.requests.clear()
+    for option, error in (
+        ("forward", ServiceValidationError),
+        ("forward_minus_reverse_net", HomeAssistantError),
+    ):
+        with pytest.raises(error):
+            await select(hass, "calculation_code", option)
+    assert not [request for request in line.requests if request[1] != 3]
+
+
+async def test_a_refusal_is_an_error_and_the_entity_shows_what_the_meter_holds(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.refuse_writes = True
+    virtual_meter.lcd_cycle_time = 7
+    with pytest.raises(HomeAssistantError) as error:
+        await select(hass, "tariff", "t2")
+    assert error.value.translation_key == "refused"
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+    assert state(hass, Platform.NUMBER, "lcd_cycle_time") == "7"
+
+
+async def test_a_value_that_does_not_stick_is_an_error(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.ignore_writes = True
+    for action in (
+        select(hass, "tariff", "t2"),
+        set_number(hass, "lcd_cycle_time", 3),
+        press(hass, "reset_day_counter"),
+        press(hass, "reset_power_down_counter"),
+    ):
+        with pytest.raises(HomeAssistantError) as error:
+            await action
+        assert error.value.translation_key == "not_accepted"
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+
+
+async def test_a_silent_meter_is_an_error(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    line.silent = True
+    with pytest.raises(HomeAssistantError) as error:
+        await select(hass, "tariff", "t2")
+    assert error.value.translation_key == "no_answer"
+    assert virtual_meter.tariff == 1
+
+
+async def test_nothing_is_set_on_another_meter(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    with pytest.raises(HomeAssistantError) as error:
+        await select(hass, "tariff", "t2")
+    assert error.value.translation_key == "wrong_meter"
+    assert virtual_meter.tariff == 1
+    await hass.async_block_till_done()
+    assert loaded.error_reason_translation_key == "wrong_meter"
+
+
+async def test_the_day_counter_is_reset_and_shown_at_once(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    assert state(hass, Platform.SENSOR, "day_counter") != "0.0"
+    energy = state(hass, Platform.SENSOR, "forward_active_energy")
+    await press(hass, "reset_day_counter")
+    assert virtual_meter.day_counter == 0
+    assert state(hass, Platform.SENSOR, "day_counter") == "0.0"
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == energy
+
+
+async def test_the_power_down_counter_is_reset(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    assert virtual_meter.power_down_counter
+    await press(hass, "reset_power_down_counter")
+    assert virtual_meter.power_down_counter == 0
+
+
+async def test_no_setting_is_ever_written_unasked(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
+) -> None:
+    for _ in range(3):
+        await wait(hass, seconds=301)
+    await hass.config_entries.async_reload(loaded.entry_id)
+    await hass.async_block_till_done()
+    assert {request[1] for request in line.requests} == {3}

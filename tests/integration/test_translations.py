@@ -1,0 +1,125 @@
+"""Every word that a user may see."""
+
+from collections.abc import Iterator
+import json
+from pathlib import Path
+import re
+from string import Formatter
+from typing import Any
+
+import pytest
+
+import custom_components.klefr as integration
+from custom_components.klefr.binary_sensor import BINARY_SENSORS
+from custom_components.klefr.button import BUTTONS
+from custom_components.klefr.config_flow import LINE_SETTINGS, METER, OPTIONS
+from custom_components.klefr.meter import BaudRate, KlefrError, LinkError, Parity, Protocol, errors
+from custom_components.klefr.number import NUMBERS
+from custom_components.klefr.select import SELECTS
+from custom_components.klefr.sensor import SENSORS
+
+FOLDER = Path(integration.__file__).parent
+STRINGS: dict[str, Any] = json.loads((FOLDER / "strings.json").read_text())
+ICONS: dict[str, Any] = json.loads((FOLDER / "icons.json").read_text())
+
+ENTITIES = {
+    "binary_sensor": BINARY_SENSORS,
+    "button": BUTTONS,
+    "number": NUMBERS,
+    "select": SELECTS,
+    "sensor": SENSORS,
+}
+
+FAILURES = {
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
+}
+# What can go wrong only once a meter is known.
+LATER = {"wrong_meter", "invalid_value", "not_accepted"}
+
+
+def texts(strings: Any) -> Iterator[str]:
+    if isinstance(strings, str):
+        yield strings
+    else:
+        for value in strings.values():
+            yield from texts(value)
+
+
+def test_the_english_translation_is_the_strings() -> None:
+    assert json.loads((FOLDER / "translations" / "en.json").read_text()) == STRINGS
+
+
+@pytest.mark.parametrize("platform", ENTITIES)
+def test_every_entity_has_a_name_and_nothing_else_has(platform: str) -> None:
+    keys = {str(description.key) for description in ENTITIES[platform]}
+    assert STRINGS["entity"][platform].keys() == keys
+    names = [entity["name"] for entity in STRINGS["entity"][platform].values()]
+    assert len(names) == len(set(names))
+
+
+def test_every_state_has_a_name() -> None:
+    for sensor in SENSORS:
+        states = STRINGS["entity"]["sensor"][sensor.key].get("state", {})
+        assert list(states) == list(sensor.options or ())
+    for select in SELECTS:
+        assert list(STRINGS["entity"]["select"][select.key]["state"]) == list(select.values)
+
+
+def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
+    for platform in STRINGS["entity"].values():
+        for entity in platform.values():
+            assert all(re.fullmatch(r"[a-z0-9_-]+", key) for key in entity.get("state", {}))
+
+
+@pytest.mark.parametrize("platform", ["button", "number", "select", "sensor"])
+def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
+    plain = {
+        str(description.key)
+        for description in ENTITIES[platform]
+        if description.device_class is None or description.device_class == "enum"
+    }
+    assert plain <= ICONS["entity"][platform].keys()
+    assert ICONS["entity"][platform].keys() <= {str(d.key) for d in ENTITIES[platform]}
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.key)
+def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
+    assert failure.key in STRINGS["exceptions"]
+    assert (failure.key in STRINGS["config"]["error"]) is (failure.key not in LATER)
+
+
+def test_every_message_is_of_a_failure() -> None:
+    assert STRINGS["exceptions"].keys() == {failure.key for failure in FAILURES}
+    assert issubclass(errors.PortInUseError, LinkError)
+
+
+def test_messages_name_only_what_they_are_given() -> None:
+    messages = {"exceptions": STRINGS["exceptions"], "error": STRINGS["config"]["error"]}
+    for text in texts(messages):
+        fields = {field for _, field, _, _ in Formatter().parse(text) if field}
+        assert fields <= {"port", "address", "error"}
+
+
+@pytest.mark.parametrize("step", ["user", "reconfigure"])
+def test_every_field_of_the_form_is_named_and_explained(step: str) -> None:
+    strings = STRINGS["config"]["step"][step]
+    section = strings["sections"]["line_settings"]
+    fields = {str(key) for key in METER.schema} - {"line_settings"}
+    assert strings["data"].keys() == strings["data_description"].keys() == fields
+    assert section["data"].keys() == section["data_description"].keys()
+    assert section["data"].keys() == {str(key) for key in LINE_SETTINGS.schema}
+
+
+def test_the_options_are_named_and_explained() -> None:
+    strings = STRINGS["options"]["step"]["init"]
+    assert strings["data"].keys() == strings["data_description"].keys()
+    assert strings["data"].keys() == {str(key) for key in OPTIONS.schema}
+
+
+def test_every_choice_is_named() -> None:
+    selector = STRINGS["selector"]
+    assert list(selector["protocol"]["options"]) == list(Protocol)
+    assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
+    assert list(selector["parity"]["options"]) == list(Parity)
