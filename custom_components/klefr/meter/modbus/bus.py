@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import errno
 import os
 import struct
+import termios
 from typing import Any, Final, cast
 
 from pymodbus.client import AsyncModbusTcpClient
@@ -215,7 +216,7 @@ class ModbusBus:
             if err.errno == errno.EBUSY:
                 raise PortInUseError(f"{self.link.port} is in use") from err
             raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
-        except (serialx.SerialException, ValueError) as err:
+        except (serialx.SerialException, termios.error, ValueError) as err:
             raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
         self._client = client
         self._transport = transport
