@@ -4,7 +4,7 @@ from homeassistant.const import CONF_ADDRESS, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 
-from .bus import async_get_bus
+from .bus import async_hold_bus
 from .coordinator import (
     KlefrConfigEntry,
     KlefrData,
@@ -26,7 +26,7 @@ PLATFORMS = [
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
     try:
-        meter = await ModbusMeter.identify(async_get_bus(hass, entry), entry.data[CONF_ADDRESS])
+        meter = await ModbusMeter.identify(async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
         if meter.identity.serial_number != entry.unique_id:
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
     except KlefrError as err:

@@ -24,7 +24,7 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .bus import async_borrow_bus, link_from
+from .bus import async_find_bus, link_from
 from .const import (
     CONF_BAUD_RATE,
     CONF_PARITY,
@@ -197,7 +197,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
 
     async def _async_identify(self, data: Mapping[str, Any]) -> Identity:
         """Ask who answers there."""
-        async with async_borrow_bus(self.hass, link_from(data)) as bus:
+        async with async_find_bus(self.hass, link_from(data)) as bus:
             return (await ModbusMeter.identify(bus, data[CONF_ADDRESS])).identity
 
 

@@ -102,7 +102,7 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             hass,
             entry,
             meter,
-            kind="Readings",
+            kind="readings",
             interval=timedelta(
                 seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
             ),
@@ -127,7 +127,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         meter: Meter,
         readings: ReadingsCoordinator,
     ) -> None:
-        super().__init__(hass, entry, meter, kind="Settings", interval=SETTINGS_INTERVAL)
+        super().__init__(hass, entry, meter, kind="settings", interval=SETTINGS_INTERVAL)
         self._readings = readings
         self.reachable = True
         entry.async_on_unload(readings.async_add_listener(self._async_follow_readings))

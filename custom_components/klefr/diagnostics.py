@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from homeassistant.components.diagnostics import async_redact_data
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
 
 from .coordinator import KlefrConfigEntry, KlefrCoordinator
@@ -15,22 +16,30 @@ async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: KlefrConfigEntry
 ) -> dict[str, Any]:
     """Return how the meter is reached, what it is, and what it last said."""
-    data = entry.runtime_data
-    return {
+    diagnostics = {
         "data": dict(entry.data),
         "options": dict(entry.options),
-        "identity": async_redact_data(asdict(data.meter.identity), TO_REDACT),
-        "communication": data.meter.diagnostics,
-        "readings": _poll(data.readings),
-        "settings": _poll(data.settings),
+        "state": entry.state.value,
+        "reason": entry.error_reason_translation_key,
     }
+    if entry.state is ConfigEntryState.LOADED:
+        data = entry.runtime_data
+        diagnostics |= {
+            "identity": async_redact_data(asdict(data.meter.identity), TO_REDACT),
+            "communication": data.meter.diagnostics,
+            "readings": _poll(data.readings),
+            "settings": _poll(data.settings),
+        }
+    return diagnostics
 
 
 def _poll(coordinator: KlefrCoordinator[Any]) -> dict[str, Any]:
     interval = coordinator.update_interval
+    failure = coordinator.last_exception
     return {
-        "interval": interval and interval.total_seconds(),
+        "interval": interval.total_seconds() if interval else None,
         "success": coordinator.last_update_success,
-        "error": coordinator.last_exception and repr(coordinator.last_exception.__cause__),
+        # Its text may name serial numbers.
+        "failure": type(failure.__cause__).__name__ if failure else None,
         "values": dict(coordinator.data),
     }

@@ -36,6 +36,18 @@ async def test_diagnostics_of_a_meter_in_trouble(
     await wait(hass)
     diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
     assert diagnostics["readings"]["success"] is False
-    assert "NoAnswerError" in diagnostics["readings"]["error"]
+    assert diagnostics["readings"]["failure"] == "NoAnswerError"
     assert diagnostics["communication"]["bus"]["no_answer"] == 3
     json.dumps(diagnostics, cls=JSONEncoder)
+
+
+async def test_diagnostics_of_a_meter_that_cannot_be_set_up(
+    hass: HomeAssistant, entry: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    await hass.config_entries.async_setup(entry.entry_id)
+    diagnostics = await async_get_config_entry_diagnostics(hass, entry)
+    assert diagnostics["reason"] == "wrong_meter"
+    text = json.dumps(diagnostics, cls=JSONEncoder)
+    assert SERIAL_NUMBER not in text
+    assert "87654321" not in text

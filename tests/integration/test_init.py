@@ -147,7 +147,7 @@ async def test_a_lost_meter_is_unavailable_logged_once_and_comes_back_by_itself(
     # The simulator speaks of refusals too.
     complaints = [r for r in complaints if not r.name.startswith("tmodbus")]
     assert len(complaints) == 1
-    assert "Readings of the meter at address 1" in complaints[0].getMessage()
+    assert "readings of the meter at address 1" in complaints[0].getMessage()
     assert SERIAL_NUMBER not in complaints[0].getMessage()
 
     # Meanwhile it was set otherwise.

@@ -24,9 +24,8 @@ async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
 
 @pytest.fixture
 async def bus(line: Line) -> AsyncIterator[ModbusBus]:
-    bus = ModbusBus(SerialLink(port=line.port))
-    yield bus
-    await bus.close()
+    async with ModbusBus(SerialLink(port=line.port)) as bus:
+        yield bus
 
 
 @pytest.fixture

@@ -144,24 +144,26 @@ async def test_a_cancelled_request_leaves_the_line_usable(bus: ModbusBus, line: 
 
 
 async def test_a_paced_line_is_waited_for(virtual_meter: VirtualMeter) -> None:
-    async with serve(virtual_meter, baud_rate=1200) as line:
-        bus = ModbusBus(SerialLink(port=line.port, baud_rate=BaudRate.B1200))
+    async with (
+        serve(virtual_meter, baud_rate=1200) as line,
+        ModbusBus(SerialLink(port=line.port, baud_rate=BaudRate.B1200)) as bus,
+    ):
         assert list(await bus.read_registers(1, 0x6000, 75)) == virtual_meter.read(0x6000, 75)
         assert len(line.requests) == 1
-        await bus.close()
 
 
 async def test_a_port_that_is_not_there() -> None:
-    bus = ModbusBus(SerialLink(port="/dev/klefr-nowhere"))
-    with pytest.raises(PortNotFoundError):
-        await bus.read_registers(1, 0x4000, 2)
+    async with ModbusBus(SerialLink(port="/dev/klefr-nowhere")) as bus:
+        with pytest.raises(PortNotFoundError):
+            await bus.read_registers(1, 0x4000, 2)
 
 
-async def test_a_port_that_may_not_be_opened(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_that_may_not_be_opened(
+    bus: ModbusBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_args: object) -> int:
         raise PermissionError
 
-    bus = ModbusBus(SerialLink(port=line.port))
     # Whoever runs the tests may be allowed to open everything.
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
@@ -169,12 +171,12 @@ async def test_a_port_that_may_not_be_opened(line: Line, monkeypatch: pytest.Mon
             await bus.read_registers(1, 0x4000, 2)
 
 
-async def test_a_port_that_another_program_holds(line: Line) -> None:
+async def test_a_port_that_another_program_holds(bus: ModbusBus, line: Line) -> None:
     other = serialx.serial_for_url(line.port, baudrate=9600, exclusive=True)
     await asyncio.to_thread(other.open)
     try:
         with pytest.raises(PortInUseError):
-            await ModbusBus(SerialLink(port=line.port)).read_registers(1, 0x4000, 2)
+            await bus.read_registers(1, 0x4000, 2)
     finally:
         await asyncio.to_thread(other.close)
 
@@ -185,29 +187,51 @@ async def test_what_is_no_port_is_a_link_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("not a port")
-    with pytest.raises(LinkError):
-        await ModbusBus(SerialLink(port=port)).read_registers(1, 0x4000, 2)
+    async with ModbusBus(SerialLink(port=port)) as bus:
+        with pytest.raises(LinkError):
+            await bus.read_registers(1, 0x4000, 2)
 
 
-async def test_a_port_is_free_again_when_the_bus_is_closed(line: Line) -> None:
+async def test_a_port_is_free_again_when_the_bus_is_released(line: Line) -> None:
     for _ in range(2):
-        bus = ModbusBus(SerialLink(port=line.port))
-        assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
-        await bus.close()
+        async with ModbusBus(SerialLink(port=line.port)) as bus:
+            assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
+
+
+async def test_the_last_holder_closes_the_port(bus: ModbusBus, line: Line) -> None:
+    async with bus:
+        await bus.read_registers(1, 0x4000, 2)
+    await bus.read_registers(1, 0x4000, 2)
+    with pytest.raises(PortInUseError):
+        async with ModbusBus(SerialLink(port=line.port)) as other:
+            await other.read_registers(1, 0x4000, 2)
+
+
+async def test_a_request_that_outlives_the_last_holder_leaves_the_port_alone(line: Line) -> None:
+    async with ModbusBus(SerialLink(port=line.port)) as bus:
+        requests = [asyncio.create_task(bus.read_registers(1, 0x4000, 2)) for _ in range(3)]
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert isinstance(answers[-1], LinkError) or answers[-1] == SERIAL_NUMBER
+    with pytest.raises(LinkError):
+        await bus.read_registers(1, 0x4000, 2)
+    async with ModbusBus(SerialLink(port=line.port)) as other:
+        assert list(await other.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
 
 
 async def test_a_port_that_vanished_is_opened_again_when_it_is_back(
     virtual_meter: VirtualMeter, tmp_path: Path
 ) -> None:
-    async with serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line:
-        bus = ModbusBus(SerialLink(port=line.port))
+    async with (
+        serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
         await bus.read_registers(1, 0x4000, 2)
         await line.unplug()
         with pytest.raises(LinkError):
             await bus.read_registers(1, 0x4000, 2)
         await line.plug()
         assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
-        await bus.close()
 
 
 async def test_a_port_that_vanishes_during_a_request_ends_it_at_once(
@@ -226,19 +250,19 @@ async def test_any_pseudo_terminal_can_be_opened_again() -> None:
     master, slave = os.openpty()
     # One without parity, as socat makes them, is not what a meter's line settings ask for.
     for _ in range(2):
-        bus = ModbusBus(SerialLink(port=os.ttyname(slave), parity=Parity.EVEN))
-        with pytest.raises(NoAnswerError):
-            await bus.write_register(1, 0x6048, 1)
-        await bus.close()
+        async with ModbusBus(SerialLink(port=os.ttyname(slave), parity=Parity.EVEN)) as bus:
+            with pytest.raises(NoAnswerError):
+                await bus.write_register(1, 0x6048, 1)
     os.close(master)
     os.close(slave)
 
 
 async def test_a_gateway_is_a_port_too(virtual_meter: VirtualMeter, socket_enabled: None) -> None:
-    async with serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
-        bus = ModbusBus(SerialLink(port=f"socket://{line.port}"))
+    async with (
+        serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line,
+        ModbusBus(SerialLink(port=f"socket://{line.port}")) as bus,
+    ):
         assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
-        await bus.close()
 
 
 def _checksum(frame: bytes) -> bytes:

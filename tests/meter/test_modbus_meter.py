@@ -37,14 +37,15 @@ async def test_a_real_meters_registers_over_the_line() -> None:
     virtual_meter = VirtualMeter(
         serial_number="22091039", image=load_image(DATA / "real_meter_registers.json")
     )
-    async with serve(virtual_meter, pacing=False) as line:
-        bus = ModbusBus(SerialLink(port=line.port))
+    async with (
+        serve(virtual_meter, pacing=False) as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
         meter = await ModbusMeter.identify(bus, 1)
         values: dict[Any, Any] = {
             **await meter.read(meter.quantities),
             **await meter.read_settings(),
         }
-        await bus.close()
     assert meter.identity.serial_number == "22091039"
     assert meter.identity.model is Model.KLEFR_6934
     assert meter.identity.firmware_version == "2.18"
@@ -55,11 +56,12 @@ async def test_a_real_meters_registers_over_the_line() -> None:
 
 async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944")
-    async with serve(virtual_meter, pacing=False) as line:
-        bus = ModbusBus(SerialLink(port=line.port))
+    async with (
+        serve(virtual_meter, pacing=False) as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
         meter = await ModbusMeter.identify(bus, 1)
         readings = await meter.read(meter.quantities)
-        await bus.close()
     assert meter.identity.model is Model.KLEFR_6944
     assert meter.identity.transformer_primary_current == virtual_meter.ct_primary
     assert meter.identity.transformer_secondary_current == virtual_meter.ct_secondary
@@ -80,19 +82,17 @@ async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) 
 
 @pytest.mark.parametrize("long_read", LongRead)
 async def test_a_long_read_that_is_refused_is_split_and_the_split_remembered(
-    meter: ModbusMeter, virtual_meter: VirtualMeter, line: Line, long_read: LongRead
+    bus: ModbusBus, virtual_meter: VirtualMeter, line: Line, long_read: LongRead
 ) -> None:
+    meter = await ModbusMeter.identify(bus, 1)
     expected = await meter.read(meter.quantities)
-    bus = ModbusBus(SerialLink(port=line.port))
-    await meter._bus.close()
     virtual_meter.max_read_count = 20
     virtual_meter.long_read = long_read
-    fresh = await ModbusMeter.identify(bus, 1)
-    assert await fresh.read(fresh.quantities) == expected
+    strict = await ModbusMeter.identify(bus, 1)
+    assert await strict.read(strict.quantities) == expected
     line.requests.clear()
-    assert await fresh.read(fresh.quantities) == expected
+    assert await strict.read(strict.quantities) == expected
     assert max(request[5] for request in line.requests) <= 20
-    await bus.close()
 
 
 async def test_noise_does_not_shorten_reads_that_worked_before(

@@ -7,7 +7,7 @@ import errno
 import os
 import struct
 import termios
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusException
@@ -50,8 +50,9 @@ type Request = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
 class ModbusBus:
     """The Modbus units on one link.
 
-    The link is opened by the first request, and again by the next one when it broke.
-    All methods raise LinkError where it cannot be, NoAnswerError and GarbledAnswerError
+    Whoever wants something on the line holds the bus meanwhile, with `async with` or with
+    `hold` and `release`. The link is opened by the first request, again by the next one
+    when it broke, and closed behind the last holder. All requests raise LinkError where it cannot be, NoAnswerError and GarbledAnswerError
     when repeating the request did not help, and RefusedError for a Modbus exception.
     """
 
@@ -62,6 +63,7 @@ class ModbusBus:
         """
         self.link = link
         self.tally: Counter[str] = Counter()
+        self._holders = 0
         self._turn = asyncio.Lock()
         self._client: AsyncModbusTcpClient | None = None
         self._transport: serialx.BaseSerialTransport | None = None
@@ -71,6 +73,31 @@ class ModbusBus:
         self._answer_length = 0
         self._quiet_since = 0.0
         self._overdue: dict[int, float] = {}
+
+    @property
+    def held(self) -> bool:
+        """Whether anybody wants something on the line."""
+        return self._holders > 0
+
+    def hold(self) -> None:
+        """Let the link be opened."""
+        self._holders += 1
+
+    async def release(self) -> None:
+        """Give up a hold; behind the last one the link is closed."""
+        self._holders -= 1
+        async with self._turn:
+            if not self.held:
+                await self._close()
+
+    async def __aenter__(self) -> Self:
+        """Hold the bus."""
+        self.hold()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Release the bus."""
+        await self.release()
 
     async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
         """Read holding registers, as 16-bit words."""
@@ -100,11 +127,6 @@ class ModbusBus:
             answer_start=struct.pack(">BBHH", unit, 16, address, len(words)),
             answer_length=8,
         )
-
-    async def close(self) -> None:
-        """Give the link back, after the request that is on it."""
-        async with self._turn:
-            await self._close()
 
     async def _request(
         self,
@@ -180,6 +202,9 @@ class ModbusBus:
         raise NoAnswerError("Nobody answered")
 
     async def _open(self) -> AsyncModbusTcpClient:
+        if not self.held:
+            # A poll that outlives its entry must not take the port again.
+            raise LinkError("The bus has been released")
         if self._client is not None and not self._lost.is_set():
             return self._client
         await self._close()
