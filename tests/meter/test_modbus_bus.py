@@ -124,6 +124,17 @@ async def test_an_answer_to_a_repetition_is_not_taken_for_the_next_request(
         assert list(await bus.read_registers(1, address, 2)) == virtual_meter.read(address, 2)
 
 
+async def test_an_answer_to_a_cancelled_request_is_not_taken_for_the_next_ones(
+    bus: ModbusBus, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    line.delay_answer = 0.3
+    request = asyncio.create_task(bus.read_registers(1, 0x4000, 2))
+    await asyncio.sleep(0.1)
+    request.cancel()
+    line.delay_answer = 0
+    assert list(await bus.read_registers(1, 0x5002, 2)) == virtual_meter.read(0x5002, 2)
+
+
 async def test_requests_take_turns(bus: ModbusBus, virtual_meter: VirtualMeter) -> None:
     addresses = range(0x5000, 0x5032, 2)
     answers = await asyncio.gather(*(bus.read_registers(1, address, 2) for address in addresses))

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 import errno
 import os
 import struct
@@ -69,8 +70,7 @@ class ModbusBus:
         self._transport: serialx.BaseSerialTransport | None = None
         self._lost = asyncio.Event()
         self._heard = False
-        self._answer_start = b""
-        self._answer_length = 0
+        self._awaited: _Answer | None = None
         self._quiet_since = 0.0
         self._overdue: dict[int, float] = {}
 
@@ -140,33 +140,30 @@ class ModbusBus:
 
         The answer is known by how it starts and by its length in bytes.
         """
-        unit = answer_start[0]
         line_time = (request_length + answer_length) * self.link.character_time
-        loop = asyncio.get_running_loop()
+        answer = _Answer(start=answer_start, length=answer_length)
         async with self._turn:
             # An answer does not say which registers it holds. One that comes late must not
             # be taken for the answer to another request, so its time has to run out first;
             # only a repetition of the same request may have it.
-            await asyncio.sleep(self._overdue.pop(unit, 0.0) - loop.time())
-            self._answer_start = answer_start
-            self._answer_length = answer_length
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._overdue.get(answer.unit, 0.0) - loop.time())
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    answer = await self._exchange(request, line_time + ANSWER_DELAY)
+                    pdu = await self._exchange(request, answer, line_time + ANSWER_DELAY)
                 except CommunicationError as err:
                     self.tally[err.key] += 1
-                    self._overdue[unit] = loop.time() + line_time + OVERDUE
                     if attempt == ATTEMPTS:
                         raise
                 else:
-                    if attempt > 1:
-                        self._overdue[unit] = loop.time() + line_time + OVERDUE
+                    if attempt == 1:
+                        del self._overdue[answer.unit]
                     break
-        if isinstance(answer, ExceptionResponse):
-            raise RefusedError(answer.exception_code)
-        return answer
+        if isinstance(pdu, ExceptionResponse):
+            raise RefusedError(pdu.exception_code)
+        return pdu
 
-    async def _exchange(self, request: Request, patience: float) -> ModbusPDU:
+    async def _exchange(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
         """Put a request on the line once and wait for what comes back."""
         client = await self._open()
         loop = asyncio.get_running_loop()
@@ -174,6 +171,8 @@ class ModbusBus:
         await asyncio.sleep(self._quiet_since + silence - loop.time())
 
         self._heard = False
+        self._awaited = answer
+        self._overdue[answer.unit] = loop.time() + patience + OVERDUE
         self.tally["requests"] += 1
         # pymodbus logs an error whenever its own timeout ends, and turns the caller's
         # cancellation into an error; a task of its own keeps both away.
@@ -184,6 +183,7 @@ class ModbusBus:
                 {exchange, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
+            self._awaited = None
             self._quiet_since = loop.time()
             lost.cancel()
             answered = exchange.done()
@@ -265,11 +265,29 @@ class ModbusBus:
         if sending:
             return data
         self._heard = True
-        refusal_start = bytes((self._answer_start[0], self._answer_start[1] | 0x80))
-        for start, length in (
-            (self._answer_start, self._answer_length),
-            (refusal_start, REFUSAL_LENGTH),
-        ):
+        return self._awaited.find(data) if self._awaited else b""
+
+    def _trace_connect(self, connected: bool) -> None:
+        if not connected:
+            self._lost.set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """How the answer to a request starts, and how many bytes it has."""
+
+    start: bytes
+    length: int
+
+    @property
+    def unit(self) -> int:
+        """Who is to answer."""
+        return self.start[0]
+
+    def find(self, data: bytes) -> bytes:
+        """Pick the whole and undamaged answer, or refusal, out of what was heard."""
+        refusal = bytes((self.unit, self.start[1] | 0x80))
+        for start, length in ((self.start, self.length), (refusal, REFUSAL_LENGTH)):
             position = data.find(start)
             while position >= 0:
                 frame = data[position : position + length]
@@ -277,10 +295,6 @@ class ModbusBus:
                     return frame
                 position = data.find(start, position + 1)
         return b""
-
-    def _trace_connect(self, connected: bool) -> None:
-        if not connected:
-            self._lost.set()
 
 
 async def _call(request: Request, client: AsyncModbusTcpClient) -> ModbusPDU:
