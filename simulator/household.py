@@ -133,7 +133,7 @@ class Circuit:
 
 CIRCUITS: ByPhase[Circuit] = (
     Circuit(  # kitchen and living room
-        base=0.28,
+        base=0.32,
         base_tan_phi=-0.45,
         appliances=(
             Appliance(power=0.11, tan_phi=0.6, on=900, off=1800),  # fridge
@@ -148,7 +148,7 @@ CIRCUITS: ByPhase[Circuit] = (
             Appliance(power=0.22, tan_phi=-0.4, on=7200, off=5400),  # desk
             Appliance(power=1.9, tan_phi=0.2, on=1800, off=28800),  # washing machine
         ),
-        solar_peak=4.2,
+        solar_peak=1.8,
     ),
     # A small generator runs day and night, so that reverse energy grows at any hour.
     Circuit(  # cellar
@@ -158,7 +158,7 @@ CIRCUITS: ByPhase[Circuit] = (
             Appliance(power=0.75, tan_phi=0.7, on=900, off=2700),  # heat pump
             Appliance(power=2.2, on=1200, off=36000),  # boiler
         ),
-        generator=1.4,
+        generator=0.35,
     ),
 )
 

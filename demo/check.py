@@ -1,0 +1,120 @@
+"""See that a meter works: every entity, what can be set, the Energy dashboard and the log."""
+
+from collections.abc import Set as AbstractSet
+
+from . import DemoError
+from .client import Client
+from .device import DOMAIN, Device
+from .waiting import settle
+
+# Home Assistant loads a meter again half a minute after its entities were enabled.
+RELOAD_SECONDS = 75
+ACTION_SECONDS = 20
+
+SOURCES = (f"custom_components.{DOMAIN}", f"custom_components/{DOMAIN}", "pymodbus", "serialx")
+# It warns of every integration that is not one of Home Assistant's own.
+LOADER = "homeassistant.loader"
+
+
+async def check(device: Device) -> str:
+    """Try everything, print what the entities show, and sum up."""
+    client = device.client
+    entities = await device.entities()
+    entity_ids = {entity["entity_id"] for entity in entities}
+    disabled = [entity["entity_id"] for entity in entities if entity["disabled_by"]]
+    for entity_id in disabled:
+        await client.command("config/entity_registry/update", entity_id=entity_id, disabled_by=None)
+
+    # A button has no state until it is pressed.
+    others = {entity_id for entity_id in entity_ids if not entity_id.startswith("button.")}
+    await settle(RELOAD_SECONDS, lambda: _missing_states(client, others))
+    tariff = await _switch_tariff(device)
+    await _reset_counters(device)
+    await settle(ACTION_SECONDS, lambda: _missing_states(client, entity_ids))
+
+    states = await client.states()
+    for entity_id in sorted(entity_ids):
+        unit = states[entity_id]["attributes"].get("unit_of_measurement", "")
+        print(f"{entity_id:<60} {states[entity_id]['state']} {unit}".rstrip())
+
+    # Statistics are stored in the background.
+    await settle(ACTION_SECONDS, lambda: _statistics_issues(client, entity_ids))
+    await _check_log(client)
+    return (
+        f"{device.title}: {len(entity_ids)} entities have a state ({len(disabled)} of them start"
+        f" disabled), tariff switched to {tariff}, counters reset, Energy dashboard and log fine."
+    )
+
+
+async def _missing_states(client: Client, entity_ids: AbstractSet[str]) -> str:
+    states = await client.states()
+    missing = [
+        f"{entity_id} ({states[entity_id]['state']})" if entity_id in states else entity_id
+        for entity_id in sorted(entity_ids)
+        if entity_id not in states or states[entity_id]["state"] in ("unavailable", "unknown")
+    ]
+    return f"Entities without a state: {', '.join(missing)}" if missing else ""
+
+
+async def _switch_tariff(device: Device) -> str:
+    entity_id = await device.entity_id("select", "tariff")
+    state = (await device.client.states())[entity_id]
+    before = device.meter.virtual.tariff
+    option: str = next(o for o in state["attributes"]["options"] if o != state["state"])
+    await device.client.call("select.select_option", entity_id, option=option)
+
+    async def complaint() -> str:
+        tariff = device.meter.virtual.tariff
+        shown = (await device.client.states())[entity_id]["state"]
+        if tariff != before and shown == option:
+            return ""
+        return (
+            f"{entity_id} was set to {option}: it shows {shown}, and the meter's tariff is"
+            f" {tariff} after {before}"
+        )
+
+    await settle(ACTION_SECONDS, complaint)
+    return option
+
+
+async def _reset_counters(device: Device) -> None:
+    virtual = device.meter.virtual
+    entity_id = await device.entity_id("sensor", "day_counter")
+    before = virtual.day_counter
+    for key in ("reset_day_counter", "reset_power_down_counter"):
+        await device.client.call("button.press", await device.entity_id("button", key))
+
+    async def complaint() -> str:
+        counter, restarts = virtual.day_counter, virtual.power_down_counter
+        shown = (await device.client.states())[entity_id]["state"]
+        if counter < before and shown == str(round(counter, 2)) and not restarts:
+            return ""
+        return (
+            f"The counters were reset: {entity_id} shows {shown}, the meter has {counter} kWh"
+            f" after {before} kWh, and {restarts} power-downs"
+        )
+
+    await settle(ACTION_SECONDS, complaint)
+
+
+async def _statistics_issues(client: Client, entity_ids: AbstractSet[str]) -> str:
+    validated = await client.command("energy/validate")
+    issues = [
+        f"{issue['type']} {issue['affected_entities']}"
+        for source in validated["energy_sources"]
+        for issue in source
+    ]
+    statistics = await client.command("recorder/validate_statistics")
+    issues += [f"{statistics[each]}" for each in statistics.keys() & entity_ids]
+    return f"Home Assistant finds fault with the statistics: {', '.join(issues)}" if issues else ""
+
+
+async def _check_log(client: Client) -> None:
+    trouble = []
+    for record in await client.command("system_log/list"):
+        message = " ".join(record["message"])
+        named = DOMAIN in message or any(source in str(record) for source in SOURCES)
+        if named and record["name"] != LOADER:
+            trouble.append(f"{record['level']} {record['name']}: {message}\n{record['exception']}")
+    if trouble:
+        raise DemoError("\n".join(["The log has this of the integration:", *trouble]))
