@@ -41,5 +41,5 @@ def _poll(coordinator: KlefrCoordinator[Any]) -> dict[str, Any]:
         "success": coordinator.last_update_success,
         # Its text may name serial numbers.
         "failure": type(failure.__cause__).__name__ if failure else None,
-        "values": dict(coordinator.data),
+        "values": dict(sorted(coordinator.data.items())),
     }
