@@ -162,11 +162,11 @@ async def test_a_lost_meter_is_unavailable_logged_once_and_comes_back_by_itself(
 async def test_only_what_enabled_entities_need_is_read(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line
 ) -> None:
-    registry = er.async_get(hass)
+    entities = er.async_get(hass)
     kept = entity_id(hass, Platform.SENSOR, "voltage_l1")
-    for registered in er.async_entries_for_config_entry(registry, loaded.entry_id):
+    for registered in er.async_entries_for_config_entry(entities, loaded.entry_id):
         if registered.entity_id != kept:
-            registry.async_update_entity(
+            entities.async_update_entity(
                 registered.entity_id, disabled_by=er.RegistryEntryDisabler.USER
             )
     await hass.async_block_till_done()

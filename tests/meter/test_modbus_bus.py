@@ -23,6 +23,7 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
+from tests.simulator.client import frame
 
 SERIAL_NUMBER = [0x2209, 0x1039]
 
@@ -95,8 +96,7 @@ async def test_noise_before_an_answer_does_not_matter(
 
 async def test_another_units_answer_is_not_taken(bus: ModbusBus, line: Line) -> None:
     # A whole and undamaged answer of the same length, but from unit 2.
-    frame = bytes.fromhex("020304deadbeef")
-    line.noise = frame + _checksum(frame)
+    line.noise = frame(2, bytes.fromhex("0304deadbeef"))
     assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
 
 
@@ -274,12 +274,3 @@ async def test_a_gateway_is_a_port_too(virtual_meter: VirtualMeter, socket_enabl
         ModbusBus(SerialLink(port=f"socket://{line.port}")) as bus,
     ):
         assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
-
-
-def _checksum(frame: bytes) -> bytes:
-    checksum = 0xFFFF
-    for byte in frame:
-        checksum ^= byte
-        for _ in range(8):
-            checksum = checksum >> 1 ^ (0xA001 if checksum & 1 else 0)
-    return checksum.to_bytes(2, "little")
