@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 import errno
 import os
@@ -72,7 +73,7 @@ class ModbusBus:
         self._heard = False
         self._awaited: _Answer | None = None
         self._quiet_since = 0.0
-        self._overdue: dict[int, float] = {}
+        self._overdue: dict[_Answer, float] = {}
 
     @property
     def held(self) -> bool:
@@ -136,32 +137,33 @@ class ModbusBus:
         answer_start: bytes,
         answer_length: int,
     ) -> Any:
-        """Send a request until it is answered, at most `ATTEMPTS` times.
+        """Send a request when the line is free and return its answer.
 
         The answer is known by how it starts and by its length in bytes.
         """
-        line_time = (request_length + answer_length) * self.link.character_time
         answer = _Answer(start=answer_start, length=answer_length)
-        async with self._turn:
-            # An answer does not say which registers it holds. One that comes late must not
-            # be taken for the answer to another request, so its time has to run out first;
-            # only a repetition of the same request may have it.
-            loop = asyncio.get_running_loop()
-            await asyncio.sleep(self._overdue.get(answer.unit, 0.0) - loop.time())
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    pdu = await self._exchange(request, answer, line_time + ANSWER_DELAY)
-                except CommunicationError as err:
-                    self.tally[err.key] += 1
-                    if attempt == ATTEMPTS:
-                        raise
-                else:
-                    if attempt == 1:
-                        del self._overdue[answer.unit]
+        patience = (request_length + answer_length) * self.link.character_time + ANSWER_DELAY
+        loop = asyncio.get_running_loop()
+        # An answer does not say which registers it holds. One that comes late must not be
+        # taken for the answer to another request of its kind, so its time has to run out
+        # first; only a repetition of the same request may have it.
+        while True:
+            await asyncio.sleep(self._overdue.get(answer, 0.0) - loop.time())
+            async with self._turn:
+                if self._overdue.get(answer, 0.0) <= loop.time():
+                    self._overdue.pop(answer, None)
+                    pdu = await self._repeat(request, answer, patience)
                     break
         if isinstance(pdu, ExceptionResponse):
             raise RefusedError(pdu.exception_code)
         return pdu
+
+    async def _repeat(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
+        """Put a request on the line until it is answered, at most `ATTEMPTS` times."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(CommunicationError):
+                return await self._exchange(request, answer, patience)
+        return await self._exchange(request, answer, patience)
 
     async def _exchange(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
         """Put a request on the line once and wait for what comes back."""
@@ -170,9 +172,10 @@ class ModbusBus:
         silence = SILENT_CHARACTERS * self.link.character_time
         await asyncio.sleep(self._quiet_since + silence - loop.time())
 
-        self._heard = False
+        was_overdue = answer in self._overdue
+        self._overdue[answer] = loop.time() + patience + OVERDUE
         self._awaited = answer
-        self._overdue[answer.unit] = loop.time() + patience + OVERDUE
+        self._heard = False
         self.tally["requests"] += 1
         # pymodbus logs an error whenever its own timeout ends, and turns the caller's
         # cancellation into an error; a task of its own keeps both away.
@@ -191,15 +194,20 @@ class ModbusBus:
             await asyncio.wait({exchange})
             error = None if exchange.cancelled() else exchange.exception()
         if answered and error is None:
+            if not was_overdue:
+                del self._overdue[answer]
             return exchange.result()
+        failure: LinkError | CommunicationError
         if self._lost.is_set() or isinstance(error, ConnectionException):
-            self.tally[LinkError.key] += 1
-            raise LinkError("The link was lost")
-        if answered and not isinstance(error, ModbusException):
-            raise LinkError(f"The link failed: {error}") from error
-        if self._heard:
-            raise GarbledAnswerError("What arrived is no answer")
-        raise NoAnswerError("Nobody answered")
+            failure = LinkError("The link was lost")
+        elif answered and not isinstance(error, ModbusException):
+            failure = LinkError(f"The link failed: {error}")
+        elif self._heard:
+            failure = GarbledAnswerError("What arrived is no answer")
+        else:
+            failure = NoAnswerError("Nobody answered")
+        self.tally[failure.key] += 1
+        raise failure from error
 
     async def _open(self) -> AsyncModbusTcpClient:
         if not self.held:
