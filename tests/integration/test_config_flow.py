@@ -249,6 +249,35 @@ async def test_a_meter_moves_to_another_address_and_baud_rate(
     assert loaded.state is ConfigEntryState.LOADED
 
 
+async def test_what_is_not_changed_is_filled_in(
+    hass: HomeAssistant,
+    entry: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    entry_data: dict[str, Any],
+) -> None:
+    virtual_meter.baud_rate = 1200
+    hass.config_entries.async_update_entry(
+        entry, data={**entry_data, "baud_rate": 1200, "parity": "none"}
+    )
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    result = await entry.start_reconfigure_flow(hass)
+
+    def filled_in(schema: Any) -> dict[str, Any]:
+        return {
+            str(key): filled_in(value.schema)
+            if key == "line_settings"
+            else key.description["suggested_value"]
+            for key, value in schema.schema.items()
+        }
+
+    shown = filled_in(result["data_schema"])
+    assert shown == answers(dict(entry.data))
+    result = await hass.config_entries.flow.async_configure(result["flow_id"], shown)
+    await hass.async_block_till_done()
+    assert result["reason"] == "reconfigure_successful"
+    assert entry.data == {**entry_data, "baud_rate": 1200, "parity": "none"}
+
+
 async def test_a_failed_reconfiguration_leaves_the_entry_running(
     hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any], line: Line
 ) -> None:
