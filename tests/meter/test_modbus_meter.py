@@ -262,6 +262,14 @@ async def test_counters_are_reset(meter: ModbusMeter, virtual_meter: VirtualMete
     await meter.reset(Counter.DAY)
 
 
+async def test_a_reset_that_cannot_be_seen_is_an_error(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.overrides[0x6049] = math.nan
+    with pytest.raises(NotAcceptedError):
+        await meter.reset(Counter.DAY)
+
+
 async def test_a_meter_that_falls_silent(meter: ModbusMeter, line: Line) -> None:
     line.silent = True
     with pytest.raises(NoAnswerError):

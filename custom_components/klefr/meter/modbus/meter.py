@@ -137,7 +137,7 @@ class ModbusMeter(Meter):
         await self._write(REGISTERS[quantity], 0)
         found = (await self._read_own_values((quantity,)))[quantity]
         # It may have counted on already.
-        if before and (found is None or found >= before):
+        if found is None or (before and found >= before):
             raise NotAcceptedError(written=0, found=found)
 
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
