@@ -32,6 +32,8 @@ CHARACTERS_AT_ONCE = 8
 """How many characters are sent between two looks at the clock."""
 REQUESTS_KEPT = 10_000
 
+SETTLING_TIME = 0.005
+"""Seconds that a client's C library has to set a terminal."""
 EXTPROC = 0o200000
 """A terminal's flag, from the kernel's termbits.h: Python has no name for it everywhere."""
 
@@ -245,6 +247,7 @@ class PtyLine(Line):
         self._link = Path(link) if link else None
         self._name = ""
         self._receiver: _Receiver | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._master = self._slave = -1
 
     @property
@@ -287,6 +290,7 @@ class PtyLine(Line):
         if self._receiver is None:
             return
         asyncio.get_running_loop().remove_reader(self._master)
+        self._let_settle()
         self._receiver.close()
         self._receiver = None
         self._forget()
@@ -297,6 +301,13 @@ class PtyLine(Line):
         attributes = termios.tcgetattr(self._slave)
         attributes[tty.ISPEED] = attributes[tty.OSPEED] = getattr(termios, f"B{baud_rate}")
         termios.tcsetattr(self._slave, termios.TCSANOW, attributes)
+
+    def _let_settle(self, then: Callable[[], None] | None = None) -> None:
+        """Wait until a client has set the terminal, or stop waiting for it."""
+        if self._settling is not None:
+            self._settling.cancel()
+        loop = asyncio.get_running_loop()
+        self._settling = loop.call_later(SETTLING_TIME, then) if then else None
 
     def _watch_settings(self) -> None:
         """Have the kernel tell when a client changes the terminal's settings.
@@ -332,7 +343,9 @@ class PtyLine(Line):
         except BlockingIOError:
             return
         if packet[0] != termios.TIOCPKT_DATA:
-            self._watch_settings()
+            # The client's C library is still comparing what it set with what there is, and
+            # would take a flag that is back already for a change that was not made.
+            self._let_settle(self._watch_settings)
         elif self._receiver is not None:
             self._receiver.feed(packet[1:])
 

@@ -72,10 +72,10 @@ def as_float(words: Sequence[int]) -> float:
 
 
 @asynccontextmanager
-async def connect(port: str, *, baud_rate: int = 9600) -> AsyncIterator[Client]:
-    reader, writer = await serialx.open_serial_connection(
-        port, baudrate=baud_rate, parity=serialx.Parity.EVEN
-    )
+async def connect(
+    port: str, *, baud_rate: int = 9600, parity: serialx.Parity = serialx.Parity.NONE
+) -> AsyncIterator[Client]:
+    reader, writer = await serialx.open_serial_connection(port, baudrate=baud_rate, parity=parity)
     try:
         yield Client(reader, writer)
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 import termios
 
 import pytest
+import serialx
 
 from simulator.line import Line
 from simulator.meter import VirtualMeter
@@ -48,13 +49,13 @@ async def test_wrong_baud_rate_meets_silence(line: Line) -> None:
 
 async def test_clients_come_and_go(line: Line) -> None:
     for _ in range(3):
-        async with connect(line.port) as client:
+        async with connect(line.port, parity=serialx.Parity.EVEN) as client:
             assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
 
 async def test_clients_that_say_nothing_come_and_go(line: Line) -> None:
     for _ in range(3):
-        async with connect(line.port):
+        async with connect(line.port, parity=serialx.Parity.EVEN):
             pass
 
 
