@@ -1,104 +1,46 @@
 """One Modbus line: opens it and puts requests on it, one at a time."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-import errno
-import os
 import struct
-import termios
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast, override
 
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.framer import FramerRTU, FramerType
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
-import serialx
 
-from ..errors import (
-    CommunicationError,
-    GarbledAnswerError,
-    LinkError,
-    NoAnswerError,
-    PortInUseError,
-    PortNotFoundError,
-    PortPermissionError,
-    RefusedError,
-)
-from ..link import Parity, SerialLink
-
-ATTEMPTS: Final = 3
-OPEN_TIMEOUT: Final = 10.0
+from ..bus import ATTEMPTS, OVERDUE, Bus
+from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
+from ..link import Protocol, SerialLink
 
 # What a meter and the adapters before it may take to start answering, in seconds.
 ANSWER_DELAY: Final = 0.5
-# How long answers that were given up, or asked for again, may still arrive, in seconds.
-OVERDUE: Final = 2.0
 
 SILENT_CHARACTERS: Final = 3.5
 REFUSAL_LENGTH: Final = 5
 
-PARITIES: Final = {
-    Parity.EVEN: serialx.Parity.EVEN,
-    Parity.NONE: serialx.Parity.NONE,
-    Parity.ODD: serialx.Parity.ODD,
-}
-
 type Request = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
 
 
-class ModbusBus:
+class ModbusBus(Bus):
     """The Modbus units on one link.
 
-    Whoever wants something on the line holds the bus meanwhile, with `async with` or with
-    `hold` and `release`. The link is opened by the first request, again by the next one
-    when it broke, and closed behind the last holder. All requests raise LinkError where it cannot be, NoAnswerError and GarbledAnswerError
-    when repeating the request did not help, and RefusedError for a Modbus exception.
+    Requests raise RefusedError for a Modbus exception, and what `Bus` says.
     """
 
-    def __init__(self, link: SerialLink) -> None:
-        """Remember the link; nothing is opened yet.
+    protocol = Protocol.MODBUS
 
-        `tally` counts the requests, and what went wrong with them by the key of the error.
-        """
-        self.link = link
-        self.tally: Counter[str] = Counter()
-        self._holders = 0
-        self._turn = asyncio.Lock()
+    def __init__(self, link: SerialLink) -> None:
+        """Remember the link; nothing is opened yet."""
+        super().__init__(link)
         self._client: AsyncModbusTcpClient | None = None
-        self._transport: serialx.BaseSerialTransport | None = None
-        self._lost = asyncio.Event()
         self._heard = False
         self._awaited: _Answer | None = None
         self._quiet_since = 0.0
         self._overdue: dict[_Answer, float] = {}
-
-    @property
-    def held(self) -> bool:
-        """Whether anybody wants something on the line."""
-        return self._holders > 0
-
-    def hold(self) -> None:
-        """Let the link be opened."""
-        self._holders += 1
-
-    async def release(self) -> None:
-        """Give up a hold; behind the last one the link is closed."""
-        self._holders -= 1
-        async with self._turn:
-            if not self.held:
-                await self._close()
-
-    async def __aenter__(self) -> Self:
-        """Hold the bus."""
-        self.hold()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Release the bus."""
-        await self.release()
 
     async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
         """Read holding registers, as 16-bit words."""
@@ -167,7 +109,8 @@ class ModbusBus:
 
     async def _exchange(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
         """Put a request on the line once and wait for what comes back."""
-        client = await self._open()
+        await self._open()
+        assert self._client is not None
         loop = asyncio.get_running_loop()
         silence = SILENT_CHARACTERS * self.link.character_time
         await asyncio.sleep(self._quiet_since + silence - loop.time())
@@ -179,7 +122,7 @@ class ModbusBus:
         self.tally["requests"] += 1
         # pymodbus logs an error whenever its own timeout ends, and turns the caller's
         # cancellation into an error; a task of its own keeps both away.
-        exchange = asyncio.create_task(_call(request, client))
+        exchange = asyncio.create_task(_call(request, self._client))
         lost = asyncio.create_task(self._lost.wait())
         try:
             await asyncio.wait(
@@ -209,16 +152,11 @@ class ModbusBus:
         self.tally[failure.key] += 1
         raise failure from error
 
-    async def _open(self) -> AsyncModbusTcpClient:
-        if not self.held:
-            # A poll that outlives its entry must not take the port again.
-            raise LinkError("The bus has been released")
-        if self._client is not None and not self._lost.is_set():
-            return self._client
-        await self._close()
+    @override
+    def _connect(self) -> asyncio.Protocol:
         # The TCP client, because the serial one insists on pyserial; which transport it
-        # speaks through is decided by the connection made here.
-        client = AsyncModbusTcpClient(
+        # speaks through is decided by whoever opens the link.
+        self._client = AsyncModbusTcpClient(
             self.link.port,
             framer=FramerType.RTU,
             timeout=3600,
@@ -227,42 +165,14 @@ class ModbusBus:
             trace_packet=self._trace_packet,
             trace_connect=self._trace_connect,
         )
-        self._lost.clear()
-        parity = PARITIES[self.link.parity]
-        # A pseudo-terminal has none, and opening it again with one is an invalid argument.
-        if (await asyncio.to_thread(os.path.realpath, self.link.port)).startswith("/dev/pts/"):
-            parity = serialx.Parity.NONE
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
-                transport, _ = await serialx.create_serial_connection(
-                    asyncio.get_running_loop(),
-                    cast("Callable[[], asyncio.Protocol]", client.ctx.handle_new_connection),
-                    self.link.port,
-                    baudrate=self.link.baud_rate,
-                    parity=parity,
-                )
-        except FileNotFoundError as err:
-            raise PortNotFoundError(f"{self.link.port} does not exist") from err
-        except PermissionError as err:
-            raise PortPermissionError(f"{self.link.port} may not be opened") from err
-        except OSError as err:
-            if err.errno == errno.EBUSY:
-                raise PortInUseError(f"{self.link.port} is in use") from err
-            raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
-        except (serialx.SerialException, termios.error, ValueError) as err:
-            raise LinkError(f"{self.link.port} cannot be opened: {err}") from err
-        self._client = client
-        self._transport = transport
-        return client
+        return cast("asyncio.Protocol", self._client.ctx.handle_new_connection())
 
+    @override
     async def _close(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
-        if self._transport is not None:
-            # Whoever opens the port next finds it locked until this is over.
-            await self._transport.wait_closed()
-            self._transport = None
+        await super()._close()
 
     def _trace_packet(self, sending: bool, data: bytes) -> bytes:
         """Let pymodbus see the answer only.
