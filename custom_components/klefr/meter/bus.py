@@ -3,14 +3,20 @@
 from abc import ABC, abstractmethod
 import asyncio
 from collections import Counter
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Final, Self
 
 import serialx
 
-from .errors import LinkError
+from .errors import CommunicationError, LinkError, NoAnswerError
 from .link import Protocol, SerialLink, open_link
 
 ATTEMPTS: Final = 3
+
+# What is granted to adapters and to a busy computer on top of what is usual, in seconds.
+# Searching, with hundreds of addresses to go, does without.
+ADAPTER_DELAY: Final = 0.25
 
 # How long answers that were given up, or asked for again, may still arrive, in seconds.
 OVERDUE: Final = 2.0
@@ -38,6 +44,7 @@ class Bus(ABC):
         self._turn = asyncio.Lock()
         self._transport: serialx.BaseSerialTransport | None = None
         self._lost = asyncio.Event()
+        self._silent: set[Hashable] = set()
 
     @property
     def held(self) -> bool:
@@ -68,6 +75,24 @@ class Bus(ABC):
         """Open the link now, to see whether it can be."""
         async with self._turn:
             await self._open()
+
+    @contextmanager
+    def _patience(self, address: Hashable, attempts: int | None) -> Iterator[int]:
+        """Say how often to put a request to an address on the line, if that is left open.
+
+        Where nobody answered the last time it is once only, so that a meter that is switched
+        off does not hold up the others.
+        """
+        try:
+            yield attempts or (1 if address in self._silent else ATTEMPTS)
+        except NoAnswerError:
+            self._silent.add(address)
+            raise
+        except CommunicationError:
+            self._silent.discard(address)
+            raise
+        else:
+            self._silent.discard(address)
 
     @abstractmethod
     def _connect(self) -> asyncio.Protocol:

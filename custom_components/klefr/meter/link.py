@@ -14,6 +14,7 @@ import serialx
 from .errors import LinkError, PortInUseError, PortNotFoundError, PortPermissionError
 
 OPEN_TIMEOUT: Final = 10.0
+UART_PIECE: Final = 16  # characters
 
 
 class BaudRate(IntEnum):
@@ -39,6 +40,7 @@ class Protocol(StrEnum):
     """What is spoken on a bus."""
 
     MODBUS = "modbus"
+    MBUS = "mbus"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,15 @@ class SerialLink:
         """Seconds that one character occupies the line."""
         bits = 10 if self.parity is Parity.NONE else 11
         return bits / self.baud_rate
+
+    def latency(self, characters: int) -> float:
+        """Give the seconds by which an answer of so many characters may arrive late.
+
+        An UART passes on what it receives in pieces, and many a gateway only the whole.
+        """
+        if "://" in self.port:
+            return 0.3 + characters * self.character_time
+        return 0.05 + min(characters, UART_PIECE) * self.character_time
 
 
 PARITIES: Final = {

@@ -12,17 +12,21 @@ from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.framer import FramerRTU, FramerType
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
-from ..bus import ATTEMPTS, OVERDUE, Bus
+from ..bus import ADAPTER_DELAY, OVERDUE, Bus
 from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
 
-# What a meter and the adapters before it may take to start answering, in seconds.
-ANSWER_DELAY: Final = 0.5
+# What a meter may take to start answering, in seconds. A search is content with what it
+# usually takes.
+ANSWER_DELAY: Final = 0.3
+USUAL_ANSWER_DELAY: Final = 0.1
 
 SILENT_CHARACTERS: Final = 3.5
 REFUSAL_LENGTH: Final = 5
+# What a gateway answers for a unit that does not (Modbus application protocol, section 7).
+NOBODY_THERE: Final = frozenset({10, 11})
 
-type Request = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
+type Call = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
 
 
 class ModbusBus(Bus):
@@ -37,54 +41,60 @@ class ModbusBus(Bus):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._client: AsyncModbusTcpClient | None = None
-        self._heard = False
+        self._heard = asyncio.Event()
         self._awaited: _Answer | None = None
         self._quiet_since = 0.0
         self._overdue: dict[_Answer, float] = {}
 
     async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
         """Read holding registers, as 16-bit words."""
-        answer = await self._request(
-            lambda client: client.read_holding_registers(address, count=count, device_id=unit),
-            request_length=8,
-            answer_start=bytes((unit, 3, 2 * count)),
-            answer_length=5 + 2 * count,
-        )
+        answer = await self._request(_read(unit, address, count))
         registers: list[int] = answer.registers
         return registers
+
+    async def probe(self, unit: int, address: int, count: int) -> bool:
+        """Ask a unit once for registers, to see whether anybody answers at all."""
+        try:
+            await self._request(_read(unit, address, count), attempts=1, delay=USUAL_ANSWER_DELAY)
+        except NoAnswerError:
+            return False
+        except GarbledAnswerError, RefusedError:
+            pass
+        return True
 
     async def write_register(self, unit: int, address: int, word: int) -> None:
         """Write one register with function 6."""
         await self._request(
-            lambda client: client.write_register(address, word, device_id=unit),
-            request_length=8,
-            answer_start=struct.pack(">BBHH", unit, 6, address, word),
-            answer_length=8,
+            _Request(
+                call=lambda client: client.write_register(address, word, device_id=unit),
+                length=8,
+                answer=_Answer(start=struct.pack(">BBHH", unit, 6, address, word), length=8),
+            )
         )
 
     async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
         """Write registers with function 16."""
         await self._request(
-            lambda client: client.write_registers(address, list(words), device_id=unit),
-            request_length=9 + 2 * len(words),
-            answer_start=struct.pack(">BBHH", unit, 16, address, len(words)),
-            answer_length=8,
+            _Request(
+                call=lambda client: client.write_registers(address, list(words), device_id=unit),
+                length=9 + 2 * len(words),
+                answer=_Answer(start=struct.pack(">BBHH", unit, 16, address, len(words)), length=8),
+            )
         )
 
     async def _request(
         self,
-        request: Request,
+        request: _Request,
         *,
-        request_length: int,
-        answer_start: bytes,
-        answer_length: int,
+        attempts: int | None = None,
+        delay: float = ANSWER_DELAY + ADAPTER_DELAY,
     ) -> Any:
         """Send a request when the line is free and return its answer.
 
-        The answer is known by how it starts and by its length in bytes.
+        It is put on the line `attempts` times, or as often as the unit is worth it. `delay` is
+        what the meter and the adapters may take to answer, in seconds.
         """
-        answer = _Answer(start=answer_start, length=answer_length)
-        patience = (request_length + answer_length) * self.link.character_time + ANSWER_DELAY
+        answer = request.answer
         loop = asyncio.get_running_loop()
         # An answer does not say which registers it holds. One that comes late must not be
         # taken for the answer to another request of its kind, so its time has to run out
@@ -94,44 +104,54 @@ class ModbusBus(Bus):
             async with self._turn:
                 if self._overdue.get(answer, 0.0) <= loop.time():
                     self._overdue.pop(answer, None)
-                    pdu = await self._repeat(request, answer, patience)
+                    pdu = await self._repeat(request, attempts, delay)
                     break
         if isinstance(pdu, ExceptionResponse):
             raise RefusedError(pdu.exception_code)
         return pdu
 
-    async def _repeat(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
-        """Put a request on the line until it is answered, at most `ATTEMPTS` times."""
-        for _ in range(ATTEMPTS - 1):
-            with suppress(CommunicationError):
-                return await self._exchange(request, answer, patience)
-        return await self._exchange(request, answer, patience)
+    async def _repeat(self, request: _Request, attempts: int | None, delay: float) -> ModbusPDU:
+        """Put a request on the line until it is answered."""
+        with self._patience(request.answer.unit, attempts) as tries:
+            for _ in range(tries - 1):
+                with suppress(CommunicationError):
+                    return await self._exchange(request, delay)
+            return await self._exchange(request, delay)
 
-    async def _exchange(self, request: Request, answer: _Answer, patience: float) -> ModbusPDU:
+    async def _exchange(self, request: _Request, delay: float) -> ModbusPDU:
         """Put a request on the line once and wait for what comes back."""
         await self._open()
         assert self._client is not None
+        answer = request.answer
         loop = asyncio.get_running_loop()
         silence = SILENT_CHARACTERS * self.link.character_time
         await asyncio.sleep(self._quiet_since + silence - loop.time())
 
         was_overdue = answer in self._overdue
-        self._overdue[answer] = loop.time() + patience + OVERDUE
+        delay += request.length * self.link.character_time + self.link.latency(answer.length)
+        rest = answer.length * self.link.character_time + ADAPTER_DELAY
+        self._overdue[answer] = loop.time() + delay + rest + OVERDUE
         self._awaited = answer
-        self._heard = False
+        self._heard.clear()
         self.tally["requests"] += 1
         # pymodbus logs an error whenever its own timeout ends, and turns the caller's
         # cancellation into an error; a task of its own keeps both away.
-        exchange = asyncio.create_task(_call(request, self._client))
+        exchange = asyncio.create_task(_call(request.call, self._client))
         lost = asyncio.create_task(self._lost.wait())
+        heard = asyncio.create_task(self._heard.wait())
         try:
             await asyncio.wait(
-                {exchange, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                {exchange, lost, heard}, timeout=delay, return_when=asyncio.FIRST_COMPLETED
             )
+            if self._heard.is_set():
+                await asyncio.wait(
+                    {exchange, lost}, timeout=rest, return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             self._awaited = None
             self._quiet_since = loop.time()
             lost.cancel()
+            heard.cancel()
             answered = exchange.done()
             exchange.cancel()
             await asyncio.wait({exchange})
@@ -139,13 +159,17 @@ class ModbusBus(Bus):
         if answered and error is None:
             if not was_overdue:
                 del self._overdue[answer]
-            return exchange.result()
+            pdu = exchange.result()
+            if isinstance(pdu, ExceptionResponse) and pdu.exception_code in NOBODY_THERE:
+                self.tally[NoAnswerError.key] += 1
+                raise NoAnswerError("The gateway got no answer")
+            return pdu
         failure: LinkError | CommunicationError
         if self._lost.is_set() or isinstance(error, ConnectionException):
             failure = LinkError("The link was lost")
         elif answered and not isinstance(error, ModbusException):
             failure = LinkError(f"The link failed: {error}")
-        elif self._heard:
+        elif self._heard.is_set():
             failure = GarbledAnswerError("What arrived is no answer")
         else:
             failure = NoAnswerError("Nobody answered")
@@ -182,7 +206,7 @@ class ModbusBus(Bus):
         """
         if sending:
             return data
-        self._heard = True
+        self._heard.set()
         return self._awaited.find(data) if self._awaited else b""
 
     def _trace_connect(self, connected: bool) -> None:
@@ -215,8 +239,25 @@ class _Answer:
         return b""
 
 
-async def _call(request: Request, client: AsyncModbusTcpClient) -> ModbusPDU:
-    return await request(client)
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What is put on the line, how many bytes that is, and what is to come back."""
+
+    call: Call
+    length: int
+    answer: _Answer
+
+
+def _read(unit: int, address: int, count: int) -> _Request:
+    return _Request(
+        call=lambda client: client.read_holding_registers(address, count=count, device_id=unit),
+        length=8,
+        answer=_Answer(start=bytes((unit, 3, 2 * count)), length=5 + 2 * count),
+    )
+
+
+async def _call(call: Call, client: AsyncModbusTcpClient) -> ModbusPDU:
+    return await call(client)
 
 
 def _checksum_fits(frame: bytes) -> bool:
