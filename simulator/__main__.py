@@ -3,33 +3,30 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 import re
 import signal
 import sys
 import time
+from typing import Any
 
+from . import mbus, modbus
+from .line import Line
+from .mbus import PRIMARY_ADDRESSES
 from .meter import BAUD_RATES, CalculationCode, Model, Parity, VirtualMeter
-from .modbus import Framing, serve
+from .modbus import Framing
 from .registers import ADDRESSES, load_image
 
 CT_PRIMARIES = range(10000)  # A, four digits
 CT_SECONDARIES = (1, 5)  # A
 
 
-def _serial_number(text: str) -> str:
+def _eight_digits(text: str) -> str:
     if not re.fullmatch("[0-9]{8}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a serial number of 8 digits")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have 8 digits")
     return text
-
-
-def _address(text: str) -> int:
-    if not text.isdecimal() or int(text) not in ADDRESSES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an address from {ADDRESSES[0]} to {ADDRESSES[-1]}"
-        )
-    return int(text)
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -64,21 +61,33 @@ def _image(text: str) -> dict[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    parser.add_argument("--protocol", choices=["modbus"], default="modbus")
+    parser.add_argument("--protocol", choices=["modbus", "mbus"], default="modbus")
 
     meter = parser.add_argument_group("the meter")
-    meter.add_argument("--model", choices=[str(model) for model in Model], default="6934")
-    meter.add_argument("--serial-number", type=_serial_number, help="8 digits")
-    meter.add_argument("--address", type=_address, help="1 to 247, default 1")
+    meter.add_argument(
+        "--model", choices=[str(model) for model in Model], help="default 6934, for M-Bus 6933"
+    )
+    meter.add_argument("--serial-number", type=_eight_digits, help="8 digits")
+    meter.add_argument(
+        "--address", type=int, help="1 to 247, default 1; for M-Bus 0 to 250, default 0"
+    )
+    meter.add_argument(
+        "--secondary-address", type=_eight_digits, help="M-Bus only, default the serial number"
+    )
     meter.add_argument("--baud", type=int, choices=BAUD_RATES, help="default 9600")
-    meter.add_argument("--parity", choices=[str(parity) for parity in Parity], help="default E")
+    meter.add_argument(
+        "--parity", choices=[str(parity) for parity in Parity], help="Modbus only, default E"
+    )
     meter.add_argument(
         "--calculation-code", type=int, choices=[int(code) for code in CalculationCode]
     )
     meter.add_argument("--ct-primary", type=_ct_primary, help="A, CT meters only, default 250")
     meter.add_argument("--ct-secondary", type=int, choices=CT_SECONDARIES, help="A, default 5")
     meter.add_argument(
-        "--registers", type=_image, metavar="FILE", help="serve these registers instead of a house"
+        "--registers",
+        type=_image,
+        metavar="FILE",
+        help="Modbus only: serve these registers instead of a house",
     )
     meter.add_argument("--speed", type=_speed, default=1.0, help="how much faster its clock runs")
     meter.add_argument("--seed", type=int, default=1, help="another house for every number")
@@ -90,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tcp", type=_host_and_port, metavar="HOST:PORT", help="be a gateway instead"
     )
     line.add_argument(
-        "--framing", choices=[str(framing) for framing in Framing], help="of the gateway"
+        "--framing", choices=[str(framing) for framing in Framing], help="of a Modbus gateway"
     )
     line.add_argument("--no-pacing", action="store_true", help="answer as fast as possible")
     return parser
@@ -116,10 +125,24 @@ def _meter(arguments: argparse.Namespace) -> VirtualMeter:
         image=arguments.registers,
         **{name: value for name, value in asked.items() if value is not None},
     )
-    for name in ("serial_number", "address", "calculation_code"):
+    for name in ("serial_number", "address", "secondary_address", "calculation_code"):
         if (value := getattr(arguments, name)) is not None:
             setattr(meter, name, value)
     return meter
+
+
+def _serve(meter: VirtualMeter, arguments: argparse.Namespace) -> AbstractAsyncContextManager[Line]:
+    line: dict[str, Any] = {
+        "baud_rate": arguments.baud,
+        "pacing": not arguments.no_pacing,
+        "link": arguments.link,
+        "tcp": arguments.tcp,
+        "seed": arguments.seed,
+    }
+    if meter.model.speaks_mbus:
+        return mbus.serve(meter, **line)
+    framing = arguments.framing or Framing.RTU
+    return modbus.serve(meter, parity=arguments.parity, framing=framing, **line)
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -127,19 +150,13 @@ async def _run(arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    async with serve(
-        meter,
-        baud_rate=arguments.baud,
-        parity=arguments.parity,
-        pacing=not arguments.no_pacing,
-        link=arguments.link,
-        tcp=arguments.tcp,
-        framing=arguments.framing or Framing.RTU,
-        seed=arguments.seed,
-    ) as line:
+    async with _serve(meter, arguments) as line:
+        address = f"address {meter.address}"
+        if meter.model.speaks_mbus:
+            address = f"primary {address}, secondary address {meter.secondary_address}"
         print(
             f"KLEFR {meter.model} {meter.serial_number} is ready on {line.port}: "
-            f"address {meter.address}, {meter.baud_rate} baud, 8{meter.parity}1",
+            f"{address}, {meter.baud_rate} baud, 8{meter.parity}1",
             flush=True,
         )
         await stop.wait()
@@ -149,9 +166,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run until interrupted, by default with the arguments of the command line."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    speaks_mbus = arguments.protocol == "mbus"
+    arguments.model = Model(arguments.model or ("6933" if speaks_mbus else "6934"))
+    if arguments.model.speaks_mbus is not speaks_mbus:
+        parser.error(f"a {arguments.model} does not speak {arguments.protocol}")
+    for name in ("parity", "framing", "registers") if speaks_mbus else ("secondary_address",):
+        if getattr(arguments, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is not for {arguments.protocol}")
+    addresses = PRIMARY_ADDRESSES if speaks_mbus else ADDRESSES
+    if arguments.address is not None and arguments.address not in addresses:
+        parser.error(f"--address is from {addresses[0]} to {addresses[-1]}")
     if arguments.framing and not arguments.tcp:
         parser.error("--framing needs --tcp")
-    if not Model(arguments.model).has_current_transformers and (
+    if not arguments.model.has_current_transformers and (
         arguments.ct_primary is not None or arguments.ct_secondary is not None
     ):
         parser.error(f"a {arguments.model} has no current transformers")

@@ -7,7 +7,7 @@ can be made to go wrong. It knows no protocol: a face hears frames and answers t
 from abc import ABC, abstractmethod
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import fcntl
 import logging
@@ -25,9 +25,15 @@ from .meter import BAUD_RATES, Parity
 _LOGGER = logging.getLogger(__name__)
 
 SILENT_CHARACTERS = 3.5
-"""How long silence ends a frame, in characters."""
+"""How long silence ends a frame, in characters, as Modbus says."""
+SILENT_CHARACTERS_AFTER_GARBAGE = 3
+"""The same where frames show their own ends, as EN 13757-2 says: 33 bits."""
 SHORTEST_SILENCE = 0.00175
 """Seconds, however fast the line."""
+NETWORK_SILENCE = 0.5
+"""Seconds that may lie between the packets of one frame."""
+COLLISION_SPREAD = 16
+"""Within how many bits meters that are asked together begin to talk."""
 CHARACTERS_AT_ONCE = 8
 """How many characters are sent between two looks at the clock."""
 REQUESTS_KEPT = 10_000
@@ -42,7 +48,7 @@ SPEEDS: dict[int, int] = {getattr(termios, f"B{rate}"): rate for rate in BAUD_RA
 
 type Send = Callable[[bytes], None]
 type Split = Callable[[bytearray], Iterator[bytes]]
-"""Takes whole frames off the front of what was received."""
+"""Takes whole frames off the front of what was received, and leaves all else."""
 
 
 class Face(Protocol):
@@ -61,32 +67,36 @@ class _Receiver:
         self._buffer = bytearray()
         self._loop = asyncio.get_running_loop()
         self._received_until = 0.0
-        self._silence: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
+        duration = len(data) * self._line.character_time
+        self._received_until = max(self._loop.time(), self._received_until) + duration
+        self._wait_until(self._received_until, self._take_frames)
+
+    def _wait_until(self, time: float, then: Callable[[], None]) -> None:
+        self.close()
+        self._timer = self._loop.call_at(time, then)
+
+    def _take_frames(self) -> None:
         if self._line.split is not None:
             for frame in self._line.split(self._buffer):
                 self._line.heard(frame, self._send)
-            return
-        # A frame ends when the line has been silent for a while. What was not whole by
-        # then is dropped by who reads the frame, as a meter does.
-        character, silence = self._line.character_time, SHORTEST_SILENCE
-        now = self._loop.time()
-        self._received_until = max(now, self._received_until) + len(data) * character
-        self.close()
-        self._silence = self._loop.call_at(
-            self._received_until + max(silence, SILENT_CHARACTERS * character), self._end_frame
-        )
+        if self._buffer:
+            self._wait_until(self._received_until + self._line.silence, self._end_frame)
 
     def _end_frame(self) -> None:
         frame = bytes(self._buffer)
         self._buffer.clear()
-        self._line.heard(frame, self._send)
+        if self._line.split is None:
+            self._line.heard(frame, self._send)
+        else:
+            self._line.requests.append(frame)
 
     def close(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Line(ABC):
@@ -98,7 +108,7 @@ class Line(ABC):
     def __init__(
         self, face: Face, *, parity: Parity, pacing: bool, split: Split | None, seed: int
     ) -> None:
-        """Connect a face. Frames end by silence unless `split` finds their ends."""
+        """Connect a face. A frame ends by silence, or earlier if `split` finds its end."""
         self.silent = False
         """Meters hear, but nobody is heard."""
         self.garble = 0.0
@@ -166,8 +176,39 @@ class Line(ABC):
         """Seconds that a character takes, 0 without pacing."""
         if not self._pacing or self.baud_rate is None:
             return 0.0
-        bits = 10 if self.parity is Parity.NONE else 11
-        return bits / self.baud_rate
+        return self._character_bits / self.baud_rate
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a character that end a frame."""
+        characters = SILENT_CHARACTERS_AFTER_GARBAGE if self.split else SILENT_CHARACTERS
+        return max(SHORTEST_SILENCE, characters * self.character_time)
+
+    @property
+    def _character_bits(self) -> int:
+        return 10 if self.parity is Parity.NONE else 11
+
+    def collide(self, answers: Sequence[bytes]) -> bytes:
+        """Return what arrives of the answers of meters that talk at once.
+
+        They do not begin at quite the same time, and the line is low while one pulls it low.
+        """
+        if len(answers) < 2:
+            return b"".join(answers)
+        low: set[int] = set()
+        for answer in answers:
+            start = self._random.randrange(COLLISION_SPREAD)
+            for character in answer:
+                low.add(start)
+                low.update(start + 1 + bit for bit in range(8) if not character >> bit & 1)
+                start += self._character_bits
+        arriving = bytearray()
+        listening_from = 0
+        for start in sorted(low):
+            if start >= listening_from:
+                arriving.append(sum((start + 1 + bit not in low) << bit for bit in range(8)))
+                listening_from = start + self._character_bits
+        return bytes(arriving)
 
     def heard(self, frame: bytes, send: Send) -> None:
         """Take a frame that a client sent."""
@@ -239,10 +280,11 @@ class PtyLine(Line):
         parity: Parity,
         link: str | Path | None = None,
         pacing: bool = True,
+        split: Split | None = None,
         seed: int = 1,
     ) -> None:
         """Take a link to make to the terminal, whose own name changes."""
-        super().__init__(face, parity=parity, pacing=pacing, split=None, seed=seed)
+        super().__init__(face, parity=parity, pacing=pacing, split=split, seed=seed)
         self._first_baud_rate = baud_rate
         self._link = Path(link) if link else None
         self._name = ""
@@ -388,6 +430,10 @@ class TcpLine(Line):
     def baud_rate(self) -> int:
         return self._baud_rate
 
+    @property
+    def silence(self) -> float:
+        return NETWORK_SILENCE if self.split else super().silence
+
     def reaches(self, baud_rate: int, parity: Parity) -> bool:
         return (baud_rate, parity) == (self._baud_rate, self.parity)
 
@@ -435,3 +481,39 @@ class _Client(asyncio.Protocol):
 
     def hang_up(self) -> None:
         self._transport.abort()
+
+
+def open_line(
+    face: Face,
+    *,
+    baud_rate: int,
+    parity: Parity,
+    pacing: bool,
+    link: str | Path | None,
+    tcp: tuple[str, int] | None,
+    split: Split | None = None,
+    seed: int,
+) -> Line:
+    """Connect a face to a pseudo-terminal, or to a gateway listening on a host and a port."""
+    if tcp is None:
+        return PtyLine(
+            face,
+            baud_rate=baud_rate,
+            parity=parity,
+            link=link,
+            pacing=pacing,
+            split=split,
+            seed=seed,
+        )
+
+    host, port = tcp
+    return TcpLine(
+        face,
+        host=host,
+        tcp_port=port,
+        baud_rate=baud_rate,
+        parity=parity,
+        pacing=pacing,
+        split=split,
+        seed=seed,
+    )

@@ -37,13 +37,20 @@ LCD_CYCLE_TIMES = range(1, 31)
 class Model(StrEnum):
     """The models that can be played."""
 
+    DIRECT_MBUS = "6933"
     DIRECT_MODBUS = "6934"
+    CT_MBUS = "6943"
     CT_MODBUS = "6944"
 
     @property
     def has_current_transformers(self) -> bool:
         """Whether currents reach the meter through transformers."""
-        return self is Model.CT_MODBUS
+        return self in (Model.CT_MBUS, Model.CT_MODBUS)
+
+    @property
+    def speaks_mbus(self) -> bool:
+        """Whether its bus is M-Bus, not Modbus."""
+        return self in (Model.DIRECT_MBUS, Model.CT_MBUS)
 
 
 class Parity(StrEnum):
@@ -159,7 +166,8 @@ class VirtualMeter:
         self,
         *,
         serial_number: str = "22091039",
-        address: int = 1,
+        address: int | None = None,
+        secondary_address: str | None = None,
         model: Model | str = Model.DIRECT_MODBUS,
         baud_rate: int = 9600,
         parity: Parity | str = Parity.EVEN,
@@ -174,6 +182,7 @@ class VirtualMeter:
     ) -> None:
         """Put a meter into a house.
 
+        Without an `address` it has the factory's, 0 on M-Bus and 1 on Modbus.
         `ct_primary` and `ct_secondary` are the currents of a CT meter's transformers
         in A; a primary current of 0 is a ratio that was never set. A `factory_new`
         meter has counted nothing yet. An `image`, registers by address, takes the place
@@ -181,7 +190,10 @@ class VirtualMeter:
         """
         self.model = Model(model)
         self.serial_number = serial_number
-        self.address = address
+        self.address = (0 if self.model.speaks_mbus else 1) if address is None else address
+        self._secondary_address: str | None = None
+        if secondary_address is not None:
+            self.secondary_address = secondary_address
         self.baud_rate = baud_rate
         self.parity = parity
         self.ct_primary = ct_primary if self.model.has_current_transformers else 0
@@ -190,6 +202,10 @@ class VirtualMeter:
         self.program_ok = True
         self.eeprom_ok = True
         self.power_down_counter = 0
+        self.restarts = 0
+        """How often it was switched on again. Nothing resets this."""
+        self.access_number = 0
+        """How many telegrams it has sent over M-Bus, modulo 256."""
 
         self.overrides: dict[int, float] = {}
         """Values that registers give instead of their own, by the address of the value."""
@@ -197,6 +213,14 @@ class VirtualMeter:
         """Registers that may be read at once."""
         self.long_read = LongRead.ILLEGAL_ADDRESS
         """What happens when more are read at once."""
+        self.manufacturer_swapped = False
+        """Send the manufacturer over M-Bus with its bytes swapped."""
+        self.records_per_telegram: int | None = None
+        """Records after which an M-Bus telegram ends and another one follows."""
+        self.record_overrides: dict[int, bytes] = {}
+        """Records that an M-Bus readout has instead of its own, by their place in it."""
+        self.extra_records = b""
+        """What follows the records of an M-Bus readout."""
         self.ignore_writes = False
         """Acknowledge writes but keep the old values."""
         self.refuse_writes = False
@@ -270,6 +294,7 @@ class VirtualMeter:
         """Switch the meter off and on again."""
         self._live()
         self.power_down_counter += 1
+        self.restarts += 1
         self._tariff = self._saved_tariff
 
     # What is measured
@@ -350,6 +375,17 @@ class VirtualMeter:
         if not re.fullmatch("[0-9]{8}", serial_number):
             raise ValueError(f"a serial number has 8 digits, not {serial_number!r}")
         self._serial_number = serial_number
+
+    @property
+    def secondary_address(self) -> str:
+        """The eight digits that M-Bus selects the meter by: the serial number until set."""
+        return self._secondary_address or self.serial_number
+
+    @secondary_address.setter
+    def secondary_address(self, secondary_address: str) -> None:
+        if not re.fullmatch("[0-9]{8}", secondary_address):
+            raise ValueError(f"a secondary address has 8 digits, not {secondary_address!r}")
+        self._secondary_address = secondary_address
 
     @property
     def baud_rate(self) -> int:

@@ -1,9 +1,8 @@
 """A meter's Modbus face: what a request does, and how it travels."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from enum import StrEnum
-from functools import reduce
 from pathlib import Path
 
 from tmodbus.const import BROADCAST_UNIT_ID, EXCEPTION_RESPONSE_BIT, ExceptionCode, FunctionCode
@@ -19,7 +18,7 @@ from tmodbus.server.base import build_decode_error_response, get_server_pdu_clas
 from tmodbus.server.handler import handle_modbus_request
 from tmodbus.utils.crc import calculate_crc16, validate_crc16
 
-from .line import Line, PtyLine, TcpLine
+from .line import Line, open_line
 from .meter import Parity, VirtualMeter
 from .registers import IllegalAddressError, IllegalValueError, NoAnswerError
 
@@ -91,12 +90,12 @@ class ModbusFace:
         if len(frame) < SHORTEST_FRAME or not validate_crc16(frame):
             return b""
         unit = frame[:1]
-        # Meters with the same address talk at once, and what arrives is neither.
-        answers = [
-            unit + pdu + calculate_crc16(unit + pdu)
-            for pdu in await self._answers(frame[0], frame[1:-2], line)
-        ]
-        return reduce(_collide, answers, b"")
+        return line.collide(
+            [
+                unit + pdu + calculate_crc16(unit + pdu)
+                for pdu in await self._answers(frame[0], frame[1:-2], line)
+            ]
+        )
 
     async def _hear_socket(self, frame: bytes, line: Line) -> bytes:
         transaction, unit, pdu = frame[:4], frame[MBAP_LENGTH_END], frame[MBAP_LENGTH_END + 1 :]
@@ -135,12 +134,6 @@ async def _answer(unit: int, pdu: bytes, functions: ModbusRequestRouter) -> byte
     return await handle_modbus_request(unit, request, functions)
 
 
-def _collide(one: bytes, other: bytes) -> bytes:
-    longer, shorter = sorted((one, other), key=len, reverse=True)
-    overlap = bytes(a & b for a, b in zip(longer, shorter, strict=False))
-    return overlap + longer[len(shorter) :]
-
-
 def _split_socket(received: bytearray) -> Iterator[bytes]:
     """Take whole Modbus TCP frames off the front of what was received."""
     while len(received) > MBAP_LENGTH_END + 1:
@@ -153,8 +146,7 @@ def _split_socket(received: bytearray) -> Iterator[bytes]:
         del received[:end]
 
 
-@asynccontextmanager
-async def serve(
+def serve(
     *meters: VirtualMeter,
     baud_rate: int | None = None,
     parity: Parity | str | None = None,
@@ -163,7 +155,7 @@ async def serve(
     tcp: tuple[str, int] | None = None,
     framing: Framing | str = Framing.RTU,
     seed: int = 1,
-) -> AsyncIterator[Line]:
+) -> AbstractAsyncContextManager[Line]:
     """Connect meters to a line while the context is open.
 
     The line is a pseudo-terminal, with `link` as a link to it, or a gateway listening
@@ -173,30 +165,14 @@ async def serve(
     for meter in meters:
         meter.baud_rate = baud_rate or meter.baud_rate
         meter.parity = Parity(parity or meter.parity)
-    first = meters[0]
     framing = Framing(framing)
-    face = ModbusFace(meters, framing)
-    line: Line
-    if tcp is None:
-        line = PtyLine(
-            face,
-            baud_rate=first.baud_rate,
-            parity=first.parity,
-            link=link,
-            pacing=pacing,
-            seed=seed,
-        )
-    else:
-        host, port = tcp
-        line = TcpLine(
-            face,
-            host=host,
-            tcp_port=port,
-            baud_rate=first.baud_rate,
-            parity=first.parity,
-            pacing=pacing,
-            split=_split_socket if framing is Framing.SOCKET else None,
-            seed=seed,
-        )
-    async with line:
-        yield line
+    return open_line(
+        ModbusFace(meters, framing),
+        baud_rate=meters[0].baud_rate,
+        parity=meters[0].parity,
+        pacing=pacing,
+        link=link,
+        tcp=tcp,
+        split=_split_socket if framing is Framing.SOCKET else None,
+        seed=seed,
+    )

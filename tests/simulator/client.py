@@ -1,7 +1,7 @@
 """A small Modbus RTU client, sharing no code with the simulator."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 import struct
 
@@ -25,6 +25,27 @@ def frame(unit: int, pdu: bytes) -> bytes:
     return data + crc(data)
 
 
+def is_frame(data: bytes) -> bool:
+    return len(data) >= 4 and crc(data[:-2]) == data[-2:]
+
+
+async def receive_until(
+    is_whole: Callable[[bytes], bool], reader: asyncio.StreamReader, wait: float
+) -> bytes:
+    """Return what came until it was whole, or until nothing more came."""
+    received = b""
+    while not is_whole(received):
+        try:
+            async with asyncio.timeout(wait):
+                more = await reader.read(256)
+        except TimeoutError:
+            break
+        if not more:  # hung up
+            break
+        received += more
+    return received
+
+
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -35,17 +56,7 @@ class Client:
 
     async def receive(self, wait: float = WAIT) -> bytes:
         """Return the next frame, or what came until nothing more did."""
-        received = b""
-        while len(received) < 4 or crc(received[:-2]) != received[-2:]:
-            try:
-                async with asyncio.timeout(wait):
-                    more = await self._reader.read(256)
-            except TimeoutError:
-                break
-            if not more:  # hung up
-                break
-            received += more
-        return received
+        return await receive_until(is_frame, self._reader, wait)
 
     async def ask(self, pdu: bytes | str, *, unit: int = 1) -> bytes:
         """Return the answer's PDU, empty for silence."""
@@ -72,13 +83,21 @@ def as_float(words: Sequence[int]) -> float:
 
 
 @asynccontextmanager
-async def connect(
-    port: str, *, baud_rate: int = 9600, parity: serialx.Parity = serialx.Parity.NONE
-) -> AsyncIterator[Client]:
+async def open_port(
+    port: str, *, baud_rate: int, parity: serialx.Parity
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await serialx.open_serial_connection(port, baudrate=baud_rate, parity=parity)
     try:
-        yield Client(reader, writer)
+        yield reader, writer
     finally:
         writer.close()
         with suppress(OSError):  # unplugged
             await writer.wait_closed()
+
+
+@asynccontextmanager
+async def connect(
+    port: str, *, baud_rate: int = 9600, parity: serialx.Parity = serialx.Parity.NONE
+) -> AsyncIterator[Client]:
+    async with open_port(port, baud_rate=baud_rate, parity=parity) as streams:
+        yield Client(*streams)

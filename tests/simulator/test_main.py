@@ -12,6 +12,7 @@ import pytest
 
 from simulator.__main__ import main
 
+from . import mbus_client
 from .client import as_float, connect
 
 ROOT = Path(__file__).parents[2]
@@ -61,17 +62,48 @@ async def test_image_is_served_with_what_was_asked_for(tmp_path: Path) -> None:
         assert as_float(await client.read(0x6018, 2, unit=9)) == pytest.approx(20257.91)
 
 
+async def test_m_bus_meter_is_served_under_both_addresses(tmp_path: Path) -> None:
+    link = tmp_path / "meter"
+    arguments = "--protocol mbus --address 5 --secondary-address 12345678 --baud 2400"
+    async with simulator(*arguments.split(), "--link", str(link)) as ready:
+        assert "KLEFR 6933 22091039" in ready
+        assert "primary address 5, secondary address 12345678, 2400 baud" in ready
+        async with mbus_client.connect(str(link), baud_rate=2400) as client:
+            telegram = await client.ask("7B 05", wait=1)
+            assert telegram[7:11] == bytes.fromhex("78563412")
+            assert await client.ask(mbus_client.selection("12345678"), wait=1)
+
+
+async def test_m_bus_meter_is_as_the_factory_made_it(tmp_path: Path) -> None:
+    link = tmp_path / "meter"
+    arguments = "--protocol mbus --model 6943 --serial-number 22091041 --no-pacing"
+    async with simulator(*arguments.split(), "--link", str(link)) as ready:
+        assert "KLEFR 6943 22091041" in ready
+        assert "primary address 0, secondary address 22091041, 9600 baud, 8E1" in ready
+        async with mbus_client.connect(str(link)) as client:
+            assert await client.ask("40 00", wait=1) == mbus_client.ACKNOWLEDGEMENT
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ("--serial-number 1234", "8 digits"),
         ("--address 248", "1 to 247"),
-        ("--address x", "1 to 247"),
+        ("--address x", "invalid int"),
+        ("--protocol mbus --address 251", "0 to 250"),
+        ("--protocol mbus --model 6934", "does not speak mbus"),
+        ("--model 6943", "does not speak modbus"),
+        ("--protocol mbus --parity N", "--parity is not for mbus"),
+        ("--protocol mbus --framing rtu", "--framing is not for mbus"),
+        (f"--protocol mbus --registers {REAL_METER}", "--registers is not for mbus"),
+        ("--secondary-address 12345678", "--secondary-address is not for modbus"),
+        ("--protocol mbus --secondary-address 123", "8 digits"),
         ("--baud 19200", "invalid choice"),
         ("--speed 0", "above 0"),
         ("--tcp 5020", "HOST:PORT"),
         ("--framing socket", "needs --tcp"),
         ("--ct-primary 250", "no current transformers"),
+        ("--protocol mbus --ct-primary 250", "no current transformers"),
         ("--registers /nowhere.json", "No such file"),
         ("--link /tmp/meter --tcp 127.0.0.1:5020", "not allowed with"),
     ],

@@ -175,7 +175,35 @@ def test_behind_current_transformers_powers_are_primary(clock: Clock) -> None:
     assert behind.power == pytest.approx(10 * direct.power)
 
 
-@pytest.mark.parametrize("serial_number", ["1234567", "123456789", "2209103A", ""])
-def test_serial_number_has_eight_digits(serial_number: str) -> None:
+@pytest.mark.parametrize("model", ["6933", "6934", "6943", "6944"])
+def test_model_is_as_the_factory_makes_it(model: str, clock: Clock) -> None:
+    meter = VirtualMeter(model=model, serial_number="22091040", clock=clock)
+    assert meter.address == (0 if meter.model.speaks_mbus else 1)
+    assert meter.secondary_address == "22091040"
+    assert meter.model.speaks_mbus == (model in ("6933", "6943"))
+    assert meter.model.has_current_transformers == (model in ("6943", "6944"))
+
+
+@pytest.mark.parametrize(("m_bus", "modbus"), [("6933", "6934"), ("6943", "6944")])
+def test_bus_makes_no_difference_to_what_is_counted(m_bus: str, modbus: str, clock: Clock) -> None:
+    one, other = (VirtualMeter(model=model, clock=clock) for model in (m_bus, modbus))
+    clock.advance(900)
+    assert one.sample == other.sample
+    assert one.active_energy == other.active_energy
+
+
+def test_secondary_address_is_the_serial_number_until_it_is_set(meter: VirtualMeter) -> None:
+    meter.serial_number = "12345678"
+    assert meter.secondary_address == "12345678"
+    meter.secondary_address = "00000001"
+    meter.serial_number = "22091039"
+    assert meter.secondary_address == "00000001"
+    assert VirtualMeter(secondary_address="00000002").secondary_address == "00000002"
+
+
+@pytest.mark.parametrize("digits", ["1234567", "123456789", "2209103A", ""])
+def test_serial_number_and_secondary_address_have_eight_digits(digits: str) -> None:
     with pytest.raises(ValueError, match="8 digits"):
-        VirtualMeter(serial_number=serial_number)
+        VirtualMeter(serial_number=digits)
+    with pytest.raises(ValueError, match="8 digits"):
+        VirtualMeter(secondary_address=digits)
