@@ -13,7 +13,7 @@ from time import monotonic
 from aiohttp import ClientError, ClientSession
 
 from . import DemoError
-from .check import check
+from .check import check, enable
 from .client import PASSWORD, USERNAME, Client, first_user
 from .clock import Clock
 from .dashboard import set_up_dashboard
@@ -52,8 +52,9 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
             ]
             await set_up_dashboard(devices[0], moments)
             if checking:
-                for device in devices:
-                    print(await check(device))
+                enabled = [await enable(device) for device in devices]
+                for device, count in zip(devices, enabled, strict=True):
+                    print(await check(device, count))
                 print(f"All is well, after {monotonic() - started:.0f} s.")
                 return
 

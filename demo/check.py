@@ -2,6 +2,8 @@
 
 from collections.abc import Set as AbstractSet
 
+from simulator.meter import Tariff
+
 from . import DemoError
 from .client import Client
 from .device import DOMAIN, Device
@@ -16,18 +18,26 @@ SOURCES = (f"custom_components.{DOMAIN}", f"custom_components/{DOMAIN}", "pymodb
 LOADER = "homeassistant.loader"
 
 
-async def check(device: Device) -> str:
+async def enable(device: Device) -> int:
+    """Enable what starts disabled, and count it."""
+    disabled = [each["entity_id"] for each in await device.entities() if each["disabled_by"]]
+    for entity_id in disabled:
+        await device.client.command(
+            "config/entity_registry/update", entity_id=entity_id, disabled_by=None
+        )
+    return len(disabled)
+
+
+async def check(device: Device, enabled: int) -> str:
     """Try everything, print what the entities show, and sum up."""
     client = device.client
-    entities = await device.entities()
-    entity_ids = {entity["entity_id"] for entity in entities}
-    disabled = [entity["entity_id"] for entity in entities if entity["disabled_by"]]
-    for entity_id in disabled:
-        await client.command("config/entity_registry/update", entity_id=entity_id, disabled_by=None)
+    entity_ids = {entity["entity_id"] for entity in await device.entities()}
 
-    # A button has no state until it is pressed.
-    others = {entity_id for entity_id in entity_ids if not entity_id.startswith("button.")}
+    # A button has no state until it is pressed, and where a meter does not tell what it is
+    # set to, a select has none until it is used.
+    others = {each for each in entity_ids if not each.startswith(("button.", "select."))}
     await settle(RELOAD_SECONDS, lambda: _missing_states(client, others))
+    await _set_unknown(client, entity_ids)
     tariff = await _switch_tariff(device)
     await _reset_counters(device)
     await settle(ACTION_SECONDS, lambda: _missing_states(client, entity_ids))
@@ -41,7 +51,7 @@ async def check(device: Device) -> str:
     await settle(ACTION_SECONDS, lambda: _statistics_issues(client, entity_ids))
     await _check_log(client)
     return (
-        f"{device.title}: {len(entity_ids)} entities have a state ({len(disabled)} of them start"
+        f"{device.title}: {len(entity_ids)} entities have a state ({enabled} of them start"
         f" disabled), tariff switched to {tariff}, counters reset, Energy dashboard and log fine."
     )
 
@@ -56,16 +66,23 @@ async def _missing_states(client: Client, entity_ids: AbstractSet[str]) -> str:
     return f"Entities without a state: {', '.join(missing)}" if missing else ""
 
 
+async def _set_unknown(client: Client, entity_ids: AbstractSet[str]) -> None:
+    states = await client.states()
+    for entity_id in entity_ids & states.keys():
+        if entity_id.startswith("select.") and states[entity_id]["state"] == "unknown":
+            option = states[entity_id]["attributes"]["options"][0]
+            await client.call("select.select_option", entity_id, option=option)
+
+
 async def _switch_tariff(device: Device) -> str:
     entity_id = await device.entity_id("select", "tariff")
-    state = (await device.client.states())[entity_id]
     before = device.meter.virtual.tariff
-    option: str = next(o for o in state["attributes"]["options"] if o != state["state"])
+    option = "t2" if before == Tariff.T1 else "t1"
     await device.client.call("select.select_option", entity_id, option=option)
 
     async def complaint() -> str:
         tariff = device.meter.virtual.tariff
-        shown = (await device.client.states())[entity_id]["state"]
+        shown = await device.state("select", "tariff")
         if tariff != before and shown == option:
             return ""
         return (
@@ -79,18 +96,17 @@ async def _switch_tariff(device: Device) -> str:
 
 async def _reset_counters(device: Device) -> None:
     virtual = device.meter.virtual
-    entity_id = await device.entity_id("sensor", "day_counter")
     before = virtual.day_counter
     for key in ("reset_day_counter", "reset_power_down_counter"):
         await device.client.call("button.press", await device.entity_id("button", key))
 
     async def complaint() -> str:
         counter, restarts = virtual.day_counter, virtual.power_down_counter
-        shown = (await device.client.states())[entity_id]["state"]
-        if counter < before and shown == str(round(counter, 2)) and not restarts:
+        shown = await device.state("sensor", "day_counter")
+        if counter < before and shown in (None, str(round(counter, 2))) and not restarts:
             return ""
         return (
-            f"The counters were reset: {entity_id} shows {shown}, the meter has {counter} kWh"
+            f"The counters were reset: {device.title} shows {shown}, the meter has {counter} kWh"
             f" after {before} kWh, and {restarts} power-downs"
         )
 

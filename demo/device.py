@@ -28,14 +28,27 @@ class Device:
             if entity["config_entry_id"] == self.entry_id
         ]
 
-    async def entity_id(self, platform: str, key: str) -> str:
-        """The id of the entity of one of the meter's values."""
+    async def find(self, platform: str, key: str) -> str | None:
+        """The id of the entity of one of the meter's values, if it has that."""
         unique_id = f"{self.meter.virtual.serial_number}_{key}"
         for entity in await self.entities():
             entity_id: str = entity["entity_id"]
             if entity["unique_id"] == unique_id and entity_id.startswith(f"{platform}."):
                 return entity_id
-        raise DemoError(f"{self.title} has no {platform} entity with the unique id {unique_id}.")
+        return None
+
+    async def entity_id(self, platform: str, key: str) -> str:
+        """The id of the entity of one of the meter's values."""
+        if (entity_id := await self.find(platform, key)) is None:
+            raise DemoError(f"{self.title} has no {platform} entity for {key}.")
+        return entity_id
+
+    async def state(self, platform: str, key: str) -> str | None:
+        """What the entity of one of the meter's values shows, if the meter has that."""
+        if (entity_id := await self.find(platform, key)) is None:
+            return None
+        state: str = (await self.client.states())[entity_id]["state"]
+        return state
 
 
 async def add(client: Client, meter: DemoMeter, port: str) -> Device:

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from simulator import modbus
+from simulator import mbus, modbus
 from simulator.meter import VirtualMeter
 
 from .clock import Clock
@@ -31,5 +31,14 @@ def demo_meters(clock: Clock) -> list[DemoMeter]:
                 "address": 1,
                 "line_settings": {"baud_rate": "9600", "parity": "even"},
             },
-        )
+        ),
+        DemoMeter(
+            virtual=VirtualMeter(serial_number="22091040", model="6933", seed=2),
+            serve=mbus.serve,
+            form={
+                "protocol": "mbus",
+                "address": "22091040",
+                "line_settings": {"baud_rate": "9600"},
+            },
+        ),
     ]

@@ -11,8 +11,9 @@ from .coordinator import (
     ReadingsCoordinator,
     SettingsCoordinator,
     error_translation,
+    written_store,
 )
-from .meter import KlefrError, LineSettingsError, ModbusMeter, WrongMeterError
+from .meter import KlefrError, LineSettingsError, WrongMeterError, identify
 
 PLATFORMS = [
     Platform.BINARY_SENSOR,
@@ -26,7 +27,7 @@ PLATFORMS = [
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
     try:
-        meter = await ModbusMeter.identify(async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
+        meter = await identify(async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
         if meter.identity.serial_number != entry.unique_id:
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
     except KlefrError as err:
@@ -45,3 +46,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
 async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Unload a meter."""
     return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Forget what was written to a meter."""
+    await written_store(hass, entry).async_remove()

@@ -1,4 +1,4 @@
-"""Binary sensors of a meter: the digits of its status word."""
+"""Binary sensors of a meter: what it says of its own state."""
 
 from typing import override
 
@@ -24,6 +24,7 @@ BINARY_SENSORS = tuple(
         entity_category=EntityCategory.DIAGNOSTIC,
     )
     for quantity, device_class in (
+        (Quantity.STATUS_OK, BinarySensorDeviceClass.PROBLEM),
         (Quantity.PROGRAM_OK, BinarySensorDeviceClass.PROBLEM),
         (Quantity.EEPROM_OK, BinarySensorDeviceClass.PROBLEM),
         (Quantity.SUPPLY_L1, BinarySensorDeviceClass.POWER),
@@ -48,7 +49,7 @@ async def async_setup_entry(
 
 
 class KlefrBinarySensor(ReadingEntity, BinarySensorEntity):
-    """A digit of the status word."""
+    """A part of the status."""
 
     @property
     @override

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.const import CONF_PORT
+from homeassistant.const import CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util.hass_dict import HassKey
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
-from .meter import BaudRate, LineSettingsError, ModbusBus, Parity, SerialLink
+from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
 
-DATA_BUSES: HassKey[dict[str, ModbusBus]] = HassKey(f"{DOMAIN}_buses")
+DATA_BUSES: HassKey[dict[str, Bus]] = HassKey(f"{DOMAIN}_buses")
 
 
 def link_from(data: Mapping[str, Any]) -> SerialLink:
@@ -27,29 +27,40 @@ def link_from(data: Mapping[str, Any]) -> SerialLink:
 
 
 @callback
-def async_find_bus(hass: HomeAssistant, link: SerialLink) -> ModbusBus:
+def async_held_bus(hass: HomeAssistant, port: str) -> Bus | None:
+    """Return the bus that others hold on a port."""
+    bus = hass.data.setdefault(DATA_BUSES, {}).get(port)
+    return bus if bus is not None and bus.held else None
+
+
+@callback
+def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> Bus:
     """Return the bus of a link, to be held while it is used.
 
-    Raises LineSettingsError if others hold the port with other line settings.
+    Raises LineSettingsError if others hold the port with another protocol or other line
+    settings.
     """
     buses = hass.data.setdefault(DATA_BUSES, {})
     bus = buses.get(link.port)
-    if bus is None or (bus.link != link and not bus.held):
-        bus = buses[link.port] = ModbusBus(link)
-    elif bus.link != link:
+    if bus is not None and (bus.protocol, bus.link) == (protocol, link):
+        return bus
+    if bus is not None and bus.held:
         raise LineSettingsError(
-            f"{bus.link.baud_rate} baud and parity {bus.link.parity} are in force on {link.port}"
+            f"{bus.protocol}, {bus.link.baud_rate} baud and parity {bus.link.parity} are in force"
+            f" on {link.port}"
         )
+    bus = buses[link.port] = BUSES[protocol](link)
     return bus
 
 
 @callback
-def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> ModbusBus:
+def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> Bus:
     """Return the entry's bus, held until the entry unloads.
 
-    Raises LineSettingsError if others hold the port with other line settings.
+    Raises LineSettingsError if others hold the port with another protocol or other line
+    settings.
     """
-    bus = async_find_bus(hass, link_from(entry.data))
+    bus = async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link_from(entry.data))
     bus.hold()
     entry.async_on_unload(bus.release)
     return bus

@@ -11,10 +11,11 @@ from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
-from .meter import KlefrError, Meter, Readings, Settings, WrongMeterError
+from .meter import KlefrError, Meter, Readings, Setting, Settings, SettingValue, WrongMeterError
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -35,7 +36,7 @@ def error_translation(entry_data: Mapping[str, Any], err: KlefrError) -> dict[st
         "translation_key": err.key,
         "translation_placeholders": {
             "port": str(entry_data[CONF_PORT]),
-            "address": str(entry_data[CONF_ADDRESS]),
+            "address": str(entry_data.get(CONF_ADDRESS, "")),
             "error": str(err),
         },
     }
@@ -70,7 +71,7 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         meter: Meter,
         *,
         kind: str,
-        interval: timedelta,
+        interval: timedelta | None,
     ) -> None:
         self.meter = meter
         super().__init__(
@@ -117,8 +118,16 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         return await self.meter.read(set(self.async_contexts()))
 
 
+def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
+    """Return where is kept what was written to a meter that does not tell its settings."""
+    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}")
+
+
 class SettingsCoordinator(KlefrCoordinator[Settings]):
-    """Polls what the meter is set to, as long as its readings can be polled."""
+    """Polls what the meter is set to, as long as its readings can be polled.
+
+    A meter that does not tell is assumed to be set to what was written last.
+    """
 
     def __init__(
         self,
@@ -127,16 +136,45 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         meter: Meter,
         readings: ReadingsCoordinator,
     ) -> None:
-        super().__init__(hass, entry, meter, kind="settings", interval=SETTINGS_INTERVAL)
+        super().__init__(
+            hass,
+            entry,
+            meter,
+            kind="settings",
+            interval=SETTINGS_INTERVAL if meter.tells_settings else None,
+        )
         self._readings = readings
+        self._store = written_store(hass, entry)
+        self._written: dict[Setting, SettingValue] = {}
         self.reachable = True
         entry.async_on_unload(readings.async_add_listener(self._async_follow_readings))
+
+    @override
+    async def _async_setup(self) -> None:
+        stored = await self._store.async_load() or {}
+        self._written = {
+            setting: value
+            for setting, values in self.meter.settings.items()
+            for value in values
+            if stored.get(setting) == value
+        }
 
     @override
     async def _async_read(self) -> Settings:
         if not self.reachable:
             return self.data
-        return await self.meter.read_settings()
+        return {**await self.meter.read_settings(), **self._written}
+
+    async def async_write(self, setting: Setting, value: SettingValue) -> None:
+        """Set the meter and show what it then holds, which after an error may be anything."""
+        try:
+            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+                await self.meter.write(setting, value)
+            if not self.meter.tells_settings:
+                self._written[setting] = value
+                await self._store.async_save(dict(self._written.items()))
+        finally:
+            await self.async_refresh()
 
     @callback
     def _async_follow_readings(self) -> None:

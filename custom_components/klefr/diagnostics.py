@@ -5,6 +5,7 @@ from typing import Any
 
 from homeassistant.components.diagnostics import async_redact_data
 from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_ADDRESS
 from homeassistant.core import HomeAssistant
 
 from .coordinator import KlefrConfigEntry, KlefrCoordinator
@@ -16,8 +17,10 @@ async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: KlefrConfigEntry
 ) -> dict[str, Any]:
     """Return how the meter is reached, what it is, and what it last said."""
+    # A secondary address is the serial number.
+    secondary = isinstance(entry.data[CONF_ADDRESS], str)
     diagnostics = {
-        "data": dict(entry.data),
+        "data": async_redact_data(dict(entry.data), {CONF_ADDRESS} if secondary else ()),
         "options": dict(entry.options),
         "state": entry.state.value,
         "reason": entry.error_reason_translation_key,

@@ -2,18 +2,12 @@
 
 from typing import Any, override
 
-from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
 from .const import DOMAIN, MANUFACTURER
-from .coordinator import (
-    KlefrCoordinator,
-    ReadingsCoordinator,
-    SettingsCoordinator,
-    translated_errors,
-)
+from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordinator
 from .meter import Identity, Quantity, Setting, SettingValue, Value
 
 
@@ -66,6 +60,7 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)
+        self._attr_assumed_state = not coordinator.meter.tells_settings
         super().__init__(coordinator, description)
 
     @property
@@ -76,12 +71,3 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
     @property
     def _value(self) -> SettingValue | None:
         return self.coordinator.data[self._setting]
-
-    async def _async_write(self, value: SettingValue) -> None:
-        """Set the meter and show what it then holds, which after an error may be anything."""
-        coordinator = self.coordinator
-        try:
-            with translated_errors(self.hass, coordinator.config_entry, HomeAssistantError):
-                await coordinator.meter.write(self._setting, value)
-        finally:
-            await coordinator.async_refresh()

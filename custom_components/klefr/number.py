@@ -56,4 +56,6 @@ class KlefrNumber(SettingEntity, NumberEntity):
 
     @override
     async def async_set_native_value(self, value: float) -> None:
-        await self._async_write(int(value) if value.is_integer() else value)
+        await self.coordinator.async_write(
+            self._setting, int(value) if value.is_integer() else value
+        )

@@ -1,6 +1,6 @@
 """Selects of a meter: what it can be set to by choice."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import override
 
@@ -22,7 +22,7 @@ class KlefrSelectEntityDescription(SelectEntityDescription):
 
     values: Mapping[str, SettingValue]
     final: SettingValue | None = None
-    """A value that is never offered, since the meter never leaves it again."""
+    """A value that the meter never leaves again."""
 
 
 SELECTS = (
@@ -67,12 +67,11 @@ class KlefrSelect(SettingEntity, SelectEntity):
     @override
     def options(self) -> list[str]:
         description = self.entity_description
-        locked = description.final is not None and self._value == description.final
-        return [
-            option
-            for option, value in description.values.items()
-            if (value == description.final) is locked
-        ]
+        if description.final is not None and self._value == description.final:
+            offered: Collection[SettingValue] = (description.final,)
+        else:
+            offered = self.coordinator.meter.settings[self._setting]
+        return [option for option, value in description.values.items() if value in offered]
 
     @property
     @override
@@ -88,4 +87,4 @@ class KlefrSelect(SettingEntity, SelectEntity):
 
     @override
     async def async_select_option(self, option: str) -> None:
-        await self._async_write(self.entity_description.values[option])
+        await self.coordinator.async_write(self._setting, self.entity_description.values[option])

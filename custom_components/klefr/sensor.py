@@ -182,6 +182,11 @@ SENSORS = (
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
     ),
+    SensorEntityDescription(
+        key=Quantity.ACCESS_NUMBER,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+    ),
     _direction(key=Quantity.CURRENT_DIRECTION_L1),
     _direction(key=Quantity.CURRENT_DIRECTION_L2),
     _direction(key=Quantity.CURRENT_DIRECTION_L3),

@@ -21,11 +21,14 @@ from simulator.modbus import serve
 from . import SERIAL_NUMBER, wait
 
 
-def answers(data: dict[str, Any]) -> dict[str, Any]:
-    """What a user fills in to get this entry data."""
+def bus_answers(data: dict[str, Any]) -> dict[str, Any]:
+    """What a user fills into the first form to get this entry data."""
+    return {"port": data["port"], "protocol": data["protocol"]}
+
+
+def meter_answers(data: dict[str, Any]) -> dict[str, Any]:
+    """What a user fills into the second form to get this entry data."""
     return {
-        "port": data["port"],
-        "protocol": data["protocol"],
         "address": data["address"],
         "line_settings": {"baud_rate": str(data["baud_rate"]), "parity": data["parity"]},
     }
@@ -48,10 +51,30 @@ async def start(hass: HomeAssistant) -> str:
     return flow_id
 
 
-async def submit(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
-    result = await hass.config_entries.flow.async_configure(flow_id, answers(data))
+def filled_in(schema: Any) -> dict[str, Any]:
+    """What a form shows when it opens."""
+    return {
+        str(key): filled_in(value.schema)
+        if key == "line_settings"
+        else key.description["suggested_value"]
+        for key, value in schema.schema.items()
+    }
+
+
+async def configure(hass: HomeAssistant, flow_id: str, user_input: dict[str, Any]) -> Any:
+    result = await hass.config_entries.flow.async_configure(flow_id, user_input)
     await hass.async_block_till_done()
     return result
+
+
+async def submit(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
+    """Fill in the forms that are left, and return what follows the last one."""
+    [flow] = [f for f in hass.config_entries.flow.async_progress() if f["flow_id"] == flow_id]
+    if flow["step_id"] in ("user", "reconfigure"):
+        result = await configure(hass, flow_id, bus_answers(data))
+        if result["type"] is not FlowResultType.FORM or result["errors"]:
+            return result
+    return await configure(hass, flow_id, meter_answers(data))
 
 
 async def add(hass: HomeAssistant, data: dict[str, Any]) -> Any:
@@ -71,10 +94,10 @@ async def test_a_meter_is_added(hass: HomeAssistant, entry_data: dict[str, Any])
 async def test_the_factorys_settings_are_the_defaults(
     hass: HomeAssistant, entry_data: dict[str, Any]
 ) -> None:
-    result = await hass.config_entries.flow.async_configure(
-        await start(hass), {"port": entry_data["port"], "line_settings": {}}
-    )
-    await hass.async_block_till_done()
+    flow_id = await start(hass)
+    result = await configure(hass, flow_id, {"port": entry_data["port"]})
+    assert result["step_id"] == "modbus"
+    result = await configure(hass, flow_id, {"line_settings": {}})
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert result["data"] == entry_data
 
@@ -166,14 +189,10 @@ async def test_each_failure_has_its_message_and_can_be_mended(
         assert result["type"] is FlowResultType.FORM
         assert result["errors"] == {field: error}
         assert result["description_placeholders"]["port"] == entry_data["port"]
-        assert result["description_placeholders"]["address"] == "1"
+        assert result["description_placeholders"]["address"] in ("", "1")
         # Nothing that was filled in is lost.
-        suggested = {
-            str(key): key.description["suggested_value"]
-            for key in result["data_schema"].schema
-            if key.description
-        }
-        assert suggested["port"] == entry_data["port"]
+        answers = bus_answers if result["step_id"] == "user" else meter_answers
+        assert filled_in(result["data_schema"]) == answers(entry_data)
         line.silent = False
         line.garble = 0.0
         virtual_meter.overrides.clear()
@@ -198,7 +217,7 @@ async def test_other_line_settings_on_a_port_in_use_are_refused(
 ) -> None:
     flow_id = await start(hass)
     result = await submit(hass, flow_id, {**entry_data, "address": 2, "baud_rate": 1200})
-    assert result["errors"] == {"port": "line_settings_in_use"}
+    assert result["errors"] == {"base": "line_settings_in_use"}
     assert loaded.state is ConfigEntryState.LOADED
 
 
@@ -261,19 +280,12 @@ async def test_what_is_not_changed_is_filled_in(
     )
     assert await hass.config_entries.async_setup(entry.entry_id)
     result = await entry.start_reconfigure_flow(hass)
-
-    def filled_in(schema: Any) -> dict[str, Any]:
-        return {
-            str(key): filled_in(value.schema)
-            if key == "line_settings"
-            else key.description["suggested_value"]
-            for key, value in schema.schema.items()
-        }
-
     shown = filled_in(result["data_schema"])
-    assert shown == answers(dict(entry.data))
-    result = await hass.config_entries.flow.async_configure(result["flow_id"], shown)
-    await hass.async_block_till_done()
+    assert shown == bus_answers(dict(entry.data))
+    result = await configure(hass, result["flow_id"], shown)
+    shown = filled_in(result["data_schema"])
+    assert shown == meter_answers(dict(entry.data))
+    result = await configure(hass, result["flow_id"], shown)
     assert result["reason"] == "reconfigure_successful"
     assert entry.data == {**entry_data, "baud_rate": 1200, "parity": "none"}
 
@@ -285,12 +297,14 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
     for data, error in (
         ({**entry_data, "address": 9}, {"base": "no_answer"}),
         ({**entry_data, "baud_rate": 1200}, {"base": "no_answer"}),
-        ({**entry_data, "port": "/dev/klefr-nowhere"}, {"port": "port_not_found"}),
     ):
         result = await submit(hass, result["flow_id"], data)
         assert result["errors"] == error
         assert loaded.state is ConfigEntryState.LOADED
         assert loaded.data == entry_data
+    other = await loaded.start_reconfigure_flow(hass)
+    other = await submit(hass, other["flow_id"], {**entry_data, "port": "/dev/klefr-nowhere"})
+    assert other["errors"] == {"port": "port_not_found"}
     line.requests.clear()
     await wait(hass)
     assert line.requests

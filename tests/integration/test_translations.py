@@ -12,7 +12,7 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
-from custom_components.klefr.config_flow import LINE_SETTINGS, METER, OPTIONS
+from custom_components.klefr.config_flow import BUS, LINE_SETTINGS, METER, OPTIONS
 from custom_components.klefr.meter import BaudRate, KlefrError, LinkError, Parity, Protocol, errors
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
@@ -36,7 +36,7 @@ FAILURES = {
     if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
 }
 # What can go wrong only once a meter is known.
-LATER = {"wrong_meter", "invalid_value", "not_accepted"}
+LATER = {"wrong_meter", "invalid_value", "not_accepted", "not_acknowledged"}
 
 
 def texts(strings: Any) -> Iterator[str]:
@@ -103,13 +103,20 @@ def test_messages_name_only_what_they_are_given() -> None:
 
 
 @pytest.mark.parametrize("step", ["user", "reconfigure"])
-def test_every_field_of_the_form_is_named_and_explained(step: str) -> None:
+def test_every_field_of_the_first_form_is_named_and_explained(step: str) -> None:
     strings = STRINGS["config"]["step"][step]
+    assert strings["data"].keys() == strings["data_description"].keys()
+    assert strings["data"].keys() == {str(key) for key in BUS.schema}
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_field_of_the_second_form_is_named_and_explained(protocol: Protocol) -> None:
+    strings = STRINGS["config"]["step"][protocol]
     section = strings["sections"]["line_settings"]
-    fields = {str(key) for key in METER.schema} - {"line_settings"}
+    fields = {str(key) for key in METER[protocol].schema} - {"line_settings"}
     assert strings["data"].keys() == strings["data_description"].keys() == fields
     assert section["data"].keys() == section["data_description"].keys()
-    assert section["data"].keys() == {str(key) for key in LINE_SETTINGS.schema}
+    assert section["data"].keys() == {str(key) for key in LINE_SETTINGS[protocol].schema}
 
 
 def test_the_options_are_named_and_explained() -> None:

@@ -1,14 +1,17 @@
 """KLEFR energy meters on a bus, knowing nothing of Home Assistant."""
 
+from .bus import Bus
 from .errors import (
     CommunicationError,
     GarbledAnswerError,
+    InvalidAddressError,
     InvalidValueError,
     KlefrError,
     LineSettingsError,
     LinkError,
     NoAnswerError,
     NotAcceptedError,
+    NotAcknowledgedError,
     NotAKlefrMeterError,
     PortInUseError,
     PortNotFoundError,
@@ -17,8 +20,9 @@ from .errors import (
     WrongMeterError,
 )
 from .link import BaudRate, Parity, Protocol, SerialLink
+from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, parse_address
 from .meter import Meter
-from .modbus import ADDRESSES, ModbusBus, ModbusMeter
+from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusMeter
 from .model import (
     LCD_CYCLE_TIMES,
     S0_RATES,
@@ -36,22 +40,29 @@ from .model import (
     Tariff,
     Value,
 )
+from .protocols import BUSES, identify
 
 __all__ = [
-    "ADDRESSES",
+    "BUSES",
     "LCD_CYCLE_TIMES",
+    "MODBUS_ADDRESSES",
+    "PRIMARY_ADDRESSES",
     "S0_RATES",
     "BaudRate",
+    "Bus",
     "CalculationCode",
     "CommunicationError",
     "Counter",
     "Direction",
     "GarbledAnswerError",
     "Identity",
+    "InvalidAddressError",
     "InvalidValueError",
     "KlefrError",
     "LineSettingsError",
     "LinkError",
+    "MBusBus",
+    "MBusMeter",
     "Meter",
     "ModbusBus",
     "ModbusMeter",
@@ -59,6 +70,7 @@ __all__ = [
     "NoAnswerError",
     "NotAKlefrMeterError",
     "NotAcceptedError",
+    "NotAcknowledgedError",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -75,4 +87,6 @@ __all__ = [
     "Tariff",
     "Value",
     "WrongMeterError",
+    "identify",
+    "parse_address",
 ]

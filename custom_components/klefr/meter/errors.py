@@ -93,6 +93,12 @@ class InvalidValueError(KlefrError):
     key = "invalid_value"
 
 
+class InvalidAddressError(InvalidValueError):
+    """A meter cannot have this address."""
+
+    key = "invalid_address"
+
+
 class NotAcceptedError(KlefrError):
     """The meter acknowledged a value, but does not hold it afterwards."""
 
@@ -103,3 +109,9 @@ class NotAcceptedError(KlefrError):
         super().__init__(f"Wrote {written}, but the meter holds {found}")
         self.written = written
         self.found = found
+
+
+class NotAcknowledgedError(KlefrError):
+    """The meter can be read, but did not acknowledge what was sent to it."""
+
+    key = "not_acknowledged"

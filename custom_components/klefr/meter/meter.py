@@ -18,10 +18,13 @@ class Meter(ABC):
     identity: Identity
     quantities: frozenset[Quantity]
     """What it measures."""
-    settings: frozenset[Setting]
-    """What it can be set to."""
+    settings: Mapping[Setting, Collection[SettingValue]]
+    """What it can be set to, with the values that may be written."""
     counters: frozenset[Counter]
     """What can be reset."""
+    tells_settings: bool
+    """Whether it can be asked what it is set to. Otherwise all that is known is what was
+    written last."""
 
     @property
     @abstractmethod
@@ -40,13 +43,15 @@ class Meter(ABC):
     async def write(self, setting: Setting, value: SettingValue) -> None:
         """Set the meter and make sure that it took the value.
 
-        Raises InvalidValueError before anything is sent, and NotAcceptedError when the
-        meter holds another value afterwards.
+        Raises InvalidValueError before anything is sent, NotAcceptedError when the meter
+        holds another value afterwards, and NotAcknowledgedError when it does not say that
+        it took the value.
         """
 
     @abstractmethod
     async def reset(self, counter: Counter) -> None:
         """Let a counter start from zero and make sure that it did.
 
-        Raises NotAcceptedError when it goes on counting from where it was.
+        Raises NotAcceptedError when it goes on counting from where it was, and
+        NotAcknowledgedError when it does not say that it reset the counter.
         """

@@ -10,13 +10,10 @@ from .link import BaudRate, Parity
 class Model(StrEnum):
     """The models that have a bus (manual, section 5)."""
 
+    KLEFR_6933_OR_6943 = "6933/6943"
+    """Over M-Bus the two say the same of themselves."""
     KLEFR_6934 = "6934"
     KLEFR_6944 = "6944"
-
-    @property
-    def has_current_transformers(self) -> bool:
-        """Whether currents reach the meter through transformers."""
-        return self is Model.KLEFR_6944
 
 
 class Quantity(StrEnum):
@@ -97,6 +94,8 @@ class Quantity(StrEnum):
     QUADRANT_L2 = "quadrant_l2"
     QUADRANT_L3 = "quadrant_l3"
 
+    ACCESS_NUMBER = "access_number"
+    STATUS_OK = "status_ok"
     PROGRAM_OK = "program_ok"
     EEPROM_OK = "eeprom_ok"
     SUPPLY_L1 = "supply_l1"
@@ -151,6 +150,9 @@ class CalculationCode(IntEnum):
     """Like 9; only the S0 outputs are net over the phases."""
 
 
+WRITABLE_CODES = frozenset(CalculationCode) - {CalculationCode.FORWARD_MINUS_REVERSE_NET}
+"""The codes that a meter can leave again."""
+
 S0_RATES = (10000.0, 2000.0, 1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
 """Rates of the S0 outputs in imp/kWh (manual, section 7.10)."""
 
@@ -185,18 +187,18 @@ class Counter(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who a meter is."""
+    """Who a meter is. None stands for what the bus does not tell."""
 
     serial_number: str
     model: Model
-    meter_code: str
-    protocol_version: str
     firmware_version: str
-    hardware_version: str
-    checksum: str
-    rated_current: int
+    meter_code: str | None = None
+    protocol_version: str | None = None
+    hardware_version: str | None = None
+    checksum: str | None = None
+    rated_current: int | None = None
     """A."""
-    transformer_primary_current: int | None
+    transformer_primary_current: int | None = None
     """A; None where no ratio is set."""
-    transformer_secondary_current: int | None
+    transformer_secondary_current: int | None = None
     """A; None where no ratio is set."""

@@ -106,8 +106,7 @@ def parse(data: bytes) -> Telegram:
 
     Raises GarbledAnswerError where it breaks the rules.
     """
-    if len(data) < HEADER.size:
-        raise GarbledAnswerError("The header is cut off")
+    header = parse_header(data)
     records: list[Record] = []
     unknown: list[bytes] = []
     manufacturer_data = b""
@@ -131,7 +130,7 @@ def parse(data: bytes) -> Telegram:
         else:
             raise GarbledAnswerError(f"DIF {dif:02X} is reserved")
     return Telegram(
-        header=_header(data),
+        header=header,
         records=tuple(records),
         unknown=tuple(unknown),
         more_records_follow=more_records_follow,
@@ -150,7 +149,13 @@ def bcd(number: int, digits: int) -> bytes:
     return bytes.fromhex(text)[::-1]
 
 
-def _header(data: bytes) -> Header:
+def parse_header(data: bytes) -> Header:
+    """Read only the header of what follows the control information 72 of an answer.
+
+    Raises GarbledAnswerError if it is cut off.
+    """
+    if len(data) < HEADER.size:
+        raise GarbledAnswerError("The header is cut off")
     identification, manufacturer, version, medium, access_number, status, signature = (
         HEADER.unpack_from(data)
     )

@@ -1,6 +1,6 @@
 """Meters that speak Modbus RTU."""
 
 from .bus import ModbusBus
-from .meter import ADDRESSES, ModbusMeter
+from .meter import MODBUS_ADDRESSES, ModbusMeter
 
-__all__ = ["ADDRESSES", "ModbusBus", "ModbusMeter"]
+__all__ = ["MODBUS_ADDRESSES", "ModbusBus", "ModbusMeter"]

@@ -15,7 +15,7 @@ from ..meter import Meter
 from ..model import (
     LCD_CYCLE_TIMES,
     S0_RATES,
-    CalculationCode,
+    WRITABLE_CODES,
     Counter,
     Identity,
     Model,
@@ -30,7 +30,7 @@ from .bus import ModbusBus
 from .plan import Block, plan
 from .registers import REGISTERS, Identifier, Register, WriteFunction
 
-ADDRESSES: Final = range(1, 248)
+MODBUS_ADDRESSES: Final = range(1, 248)
 
 # What a request may read at most (Modbus application protocol, section 6.3).
 LONGEST_READ: Final = 125
@@ -54,8 +54,7 @@ SIGNATURE: Final = (
 
 WRITABLE: Final[Mapping[Setting, Collection[SettingValue]]] = {
     Setting.TARIFF: Tariff,
-    # A meter never leaves the missing one again.
-    Setting.CALCULATION_CODE: set(CalculationCode) - {CalculationCode.FORWARD_MINUS_REVERSE_NET},
+    Setting.CALCULATION_CODE: WRITABLE_CODES,
     Setting.S0_RATE: S0_RATES,
     Setting.LCD_CYCLE_TIME: LCD_CYCLE_TIMES,
 }
@@ -71,8 +70,9 @@ class ModbusMeter(Meter):
     """A meter on a Modbus line, known by its serial number."""
 
     quantities = QUANTITIES
-    settings = SETTINGS
+    settings = WRITABLE
     counters = frozenset(COUNTERS)
+    tells_settings = True
 
     def __init__(self, bus: ModbusBus, address: int) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -226,5 +226,5 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
 def _maximum_current(identity: Identity) -> float:
     """Give the greatest current in A that the meter's readings can mean."""
     if not (primary := identity.transformer_primary_current):
-        return identity.rated_current
+        return identity.rated_current or 0
     return primary * TRANSFORMER_METER_CURRENT / (identity.transformer_secondary_current or 1)

@@ -1,0 +1,341 @@
+"""One M-Bus line: opens it and talks to one meter on it at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, override
+
+from ..bus import ADAPTER_DELAY, ATTEMPTS, OVERDUE, Bus
+from ..errors import (
+    CommunicationError,
+    GarbledAnswerError,
+    KlefrError,
+    LinkError,
+    NoAnswerError,
+    NotAcknowledgedError,
+    NotAKlefrMeterError,
+)
+from ..link import Protocol, SerialLink
+from .frame import (
+    FRAME_COUNT_BIT,
+    Acknowledgement,
+    Control,
+    ControlInformation,
+    Frame,
+    FrameParser,
+    LongFrame,
+    ShortFrame,
+    SpecialAddress,
+)
+from .record import Header, Telegram, parse, parse_header
+
+# What a meter may take to start answering (EN 13757-2): bit times, and seconds on top.
+ANSWER_BITS: Final = 330
+ANSWER_DELAY: Final = 0.05
+# How long the line has to be idle before a request, in bit times (EN 13757-2).
+IDLE_BITS: Final = 33
+
+# What a meter may add to any answer: that it has urgent data, or no room for more commands.
+STATION_BITS: Final = 0x30
+
+LONGEST_ANSWER: Final = 261  # bytes
+LONGEST_READOUT: Final = 16  # telegrams
+
+ANY_MANUFACTURER: Final = 0xFFFF
+
+type Check = Callable[[list[Telegram]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondaryAddress:
+    """What meters are selected by, with wildcards for their version and medium."""
+
+    identification: str
+    """8 digits, each of them or the wildcard F."""
+    manufacturer: int = ANY_MANUFACTURER
+
+    def selection(self) -> bytes:
+        """Return the data of the frame that selects the meters (manual, appendix 2.2)."""
+        return (
+            bytes.fromhex(self.identification)[::-1]
+            + self.manufacturer.to_bytes(2, "little")
+            + b"\xff\xff"
+        )
+
+    def selects(self, data: bytes) -> bool:
+        """Tell whether an answer with this data is from a meter that is selected."""
+        identification = data[:4][::-1].hex().upper()
+        return len(identification) == len(self.identification) and all(
+            wanted in ("F", digit)
+            for wanted, digit in zip(self.identification, identification, strict=True)
+        )
+
+
+type Target = int | SecondaryAddress
+"""A primary address, 0 to 250, or a secondary one."""
+
+
+class MBusBus(Bus):
+    """The M-Bus meters on one link.
+
+    A turn on the line is a whole conversation with one meter: with a secondary address it is
+    selected first and deselected afterwards, so that two meters never answer together.
+    """
+
+    protocol = Protocol.MBUS
+
+    def __init__(self, link: SerialLink) -> None:
+        """Remember the link; nothing is opened yet."""
+        super().__init__(link)
+        self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self._next_count_bits: dict[int, bool] = {}
+        self._maybe_selected = True
+        self._attempts = ATTEMPTS
+        self._slack = ADAPTER_DELAY
+        self._quiet_since = 0.0
+        self._overdue = 0.0
+
+    async def read(self, target: Target) -> list[Telegram]:
+        """Read all telegrams of a meter's readout.
+
+        Raises NotAKlefrMeterError if something answers that does not send records.
+        """
+        async with self._reached(target) as address:
+            return await self._read_out(target, address)
+
+    async def find(self, target: Target) -> Header | None:
+        """Ask once who is there, waiting no longer than a meter may take to answer.
+
+        Returns what the one meter that answers says of itself, or None if nobody does. Raises
+        GarbledAnswerError if several meters answer, and NotAKlefrMeterError for something
+        that does not send records.
+        """
+        try:
+            async with self._reached(target, attempts=1, slack=0.0) as address:
+                try:
+                    data = await self._ask(target, address)
+                except NoAnswerError as err:
+                    # Their acknowledgements may look like one where their answers do not.
+                    raise GarbledAnswerError("Several meters answered") from err
+        except NoAnswerError:
+            return None
+        try:
+            return parse_header(data)
+        except GarbledAnswerError as err:
+            raise NotAKlefrMeterError("It answers without a header") from err
+
+    async def write(self, target: Target, data: bytes, check: Check) -> None:
+        """Send data to a meter, and have it acknowledged.
+
+        The meter is read first. `check` is given the readout, and raises to prevent the
+        writing. Raises NotAcknowledgedError if the meter does not acknowledge.
+        """
+        async with self._reached(target) as address:
+            check(await self._read_out(target, address))
+            await self._send(address, data)
+
+    @asynccontextmanager
+    async def _reached(
+        self, target: Target, *, attempts: int | None = None, slack: float = ADAPTER_DELAY
+    ) -> AsyncIterator[int]:
+        """Take a turn on the line, and say at which primary address the meter answers.
+
+        A request is put on the line `attempts` times, or as often as the meter is worth it.
+        `slack` is what adapters may take on top of what is usual, in seconds.
+        """
+        address = target if isinstance(target, int) else SpecialAddress.SELECTED
+        async with self._turn:
+            await self._open()
+            try:
+                self._slack = slack
+                with self._patience(target, attempts) as self._attempts:
+                    if isinstance(target, SecondaryAddress):
+                        await self._select(target)
+                    elif address not in self._next_count_bits:
+                        await self._reset(address)
+                    yield address
+            except BaseException:
+                # What the meter has seen of it is not known: start with it afresh.
+                self._next_count_bits.pop(address, None)
+                raise
+            finally:
+                if isinstance(target, SecondaryAddress) and self._maybe_selected:
+                    await self._deselect()
+
+    async def _select(self, target: SecondaryAddress) -> None:
+        if self._maybe_selected:
+            await self._deselect()
+        self._maybe_selected = True
+        selection = LongFrame(
+            control=Control.SND_UD,
+            address=SpecialAddress.SELECTED,
+            information=ControlInformation.SLAVE_SELECT,
+            data=target.selection(),
+        )
+        try:
+            await self._repeat(selection, _is_acknowledgement)
+        except NoAnswerError:
+            self._maybe_selected = False
+            raise
+        self._next_count_bits[SpecialAddress.SELECTED] = True
+
+    async def _deselect(self) -> None:
+        # Whoever does not hear it is deselected by the next selection.
+        self._maybe_selected = False
+        with suppress(KlefrError):
+            await self._exchange(
+                ShortFrame(control=Control.SND_NKE, address=SpecialAddress.SELECTED),
+                _is_acknowledgement,
+            )
+
+    async def _reset(self, address: int) -> None:
+        """Let the meter expect a new request, with the frame count bit set."""
+        await self._repeat(
+            ShortFrame(control=Control.SND_NKE, address=address), _is_acknowledgement
+        )
+        self._next_count_bits[address] = True
+
+    async def _read_out(self, target: Target, address: int) -> list[Telegram]:
+        telegrams: list[Telegram] = []
+        while len(telegrams) < LONGEST_READOUT:
+            telegrams.append(parse(await self._ask(target, address)))
+            if not telegrams[-1].more_records_follow:
+                return telegrams
+        raise GarbledAnswerError("The readout does not end")
+
+    async def _ask(self, target: Target, address: int) -> bytes:
+        """Return the data of the next telegram of a readout."""
+
+        def is_answer(frame: Frame) -> bool:
+            if not isinstance(frame, LongFrame) or frame.control & ~STATION_BITS != Control.RSP_UD:
+                return False
+            # A late answer of another meter is told apart by whose it is.
+            if isinstance(target, SecondaryAddress):
+                return target.selects(frame.data)
+            return frame.address == target
+
+        request = ShortFrame(control=self._counted(Control.REQ_UD2, address), address=address)
+        answer = await self._repeat(request, is_answer)
+        assert isinstance(answer, LongFrame)
+        self._count(address)
+        if answer.information != ControlInformation.VARIABLE_DATA:
+            raise NotAKlefrMeterError(f"It answers with CI {answer.information:02X}")
+        return answer.data
+
+    async def _send(self, address: int, data: bytes) -> None:
+        # An acknowledgement does not say of what, so one that is late must not come now.
+        await asyncio.sleep(self._overdue - asyncio.get_running_loop().time())
+        try:
+            await self._repeat(
+                LongFrame(
+                    control=self._counted(Control.SND_UD, address),
+                    address=address,
+                    information=ControlInformation.DATA_SEND,
+                    data=data,
+                ),
+                _is_acknowledgement,
+            )
+        except CommunicationError as err:
+            raise NotAcknowledgedError("The meter does not acknowledge") from err
+        self._count(address)
+
+    def _counted(self, control: Control, address: int) -> int:
+        return control | FRAME_COUNT_BIT if self._next_count_bits[address] else control
+
+    def _count(self, address: int) -> None:
+        self._next_count_bits[address] = not self._next_count_bits[address]
+
+    async def _repeat(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
+        """Put a request on the line until it is answered, as often as the meter is worth it.
+
+        The frame count bit stays the same, so a meter whose answer was lost sends it again
+        and does nothing twice.
+        """
+        for _ in range(self._attempts - 1):
+            with suppress(CommunicationError):
+                return await self._exchange(request, accept)
+        return await self._exchange(request, accept)
+
+    async def _exchange(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
+        """Put a request on the line once and wait for the frame that is accepted."""
+        assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._quiet_since + IDLE_BITS / self.link.baud_rate - loop.time())
+        while not self._arrived.empty():
+            self._arrived.get_nowait()
+
+        sent = request.encode()
+        self.tally["requests"] += 1
+        try:
+            self._transport.write(sent)
+            return await self._answer(sent, accept)
+        except OSError as err:
+            self.tally[LinkError.key] += 1
+            raise LinkError(f"The link failed: {err}") from err
+        except (LinkError, CommunicationError) as err:
+            self.tally[err.key] += 1
+            self._overdue = loop.time() + OVERDUE
+            raise
+        finally:
+            self._quiet_since = loop.time()
+
+    async def _answer(self, sent: bytes, accept: Callable[[Frame], bool]) -> Frame:
+        loop = asyncio.get_running_loop()
+        character = self.link.character_time
+        parser = FrameParser()
+        heard = b""
+        deadline = (
+            loop.time()
+            + len(sent) * character
+            + ANSWER_BITS / self.link.baud_rate
+            + ANSWER_DELAY
+            + self.link.latency(1 if accept is _is_acknowledgement else LONGEST_ANSWER)
+            + self._slack
+        )
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    data = await self._arrived.get()
+            except TimeoutError:
+                data = b""
+            if self._lost.is_set():
+                raise LinkError("The link was lost")
+            heard += data
+            for frame in parser.feed(data) if data else parser.flush():
+                if accept(frame):
+                    return frame
+            if data:
+                rest = parser.missing * character + self.link.latency(parser.missing) + self._slack
+                deadline = max(deadline, loop.time() + rest if parser.missing else 0.0)
+            elif heard.replace(sent, b"", 1):
+                raise GarbledAnswerError("What arrived is no answer")
+            else:
+                raise NoAnswerError("Nobody answered")
+
+    @override
+    def _connect(self) -> asyncio.Protocol:
+        self._next_count_bits.clear()
+        self._maybe_selected = True
+        return _Listener(self._arrived, self._lost)
+
+
+class _Listener(asyncio.Protocol):
+    """Passes on what arrives."""
+
+    def __init__(self, arrived: asyncio.Queue[bytes], lost: asyncio.Event) -> None:
+        self._arrived = arrived
+        self._lost = lost
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._arrived.put_nowait(data)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
+        self._arrived.put_nowait(b"")
+
+
+def _is_acknowledgement(frame: Frame) -> bool:
+    return isinstance(frame, Acknowledgement)

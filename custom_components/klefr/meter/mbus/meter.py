@@ -1,0 +1,190 @@
+"""A meter that speaks M-Bus: the 6933 and the 6943."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+import re
+from typing import Any, Final, Self, override
+
+from ..errors import (
+    InvalidAddressError,
+    InvalidValueError,
+    NoAnswerError,
+    NotAKlefrMeterError,
+    WrongMeterError,
+)
+from ..meter import Meter
+from ..model import (
+    S0_RATES,
+    WRITABLE_CODES,
+    Counter,
+    Identity,
+    Model,
+    Quantity,
+    Readings,
+    Setting,
+    Settings,
+    SettingValue,
+    Tariff,
+    Value,
+)
+from .bus import MBusBus, SecondaryAddress, Target
+from .record import Function, Header, Medium, Record, Telegram, bcd
+from .vif import Unit
+
+PRIMARY_ADDRESSES: Final = range(251)
+
+# Inepro Metering, and how firmwares send it that swap the bytes.
+MANUFACTURERS: Final = (0x25CD, 0xCD25)
+
+# The function says which way energy flowed (manual, appendix 2.2).
+ENERGIES: Final[Mapping[tuple[Function, int], Quantity]] = {
+    (Function.INSTANTANEOUS, 0): Quantity.TOTAL_ACTIVE_ENERGY,
+    (Function.INSTANTANEOUS, 1): Quantity.TOTAL_ACTIVE_ENERGY_T1,
+    (Function.INSTANTANEOUS, 2): Quantity.TOTAL_ACTIVE_ENERGY_T2,
+    (Function.MAXIMUM, 0): Quantity.FORWARD_ACTIVE_ENERGY,
+    (Function.MAXIMUM, 1): Quantity.FORWARD_ACTIVE_ENERGY_T1,
+    (Function.MAXIMUM, 2): Quantity.FORWARD_ACTIVE_ENERGY_T2,
+    (Function.MINIMUM, 0): Quantity.REVERSE_ACTIVE_ENERGY,
+    (Function.MINIMUM, 1): Quantity.REVERSE_ACTIVE_ENERGY_T1,
+    (Function.MINIMUM, 2): Quantity.REVERSE_ACTIVE_ENERGY_T2,
+}
+WATT_HOURS: Final = 1000  # in a kWh
+
+# The status in a header (manual, appendix 2.2).
+STATUS_OK: Final[Mapping[int, bool]] = {0x00: True, 0x02: False}
+
+WRITABLE: Final[Mapping[Setting, Collection[SettingValue]]] = {
+    Setting.TARIFF: (Tariff.T1, Tariff.T2),
+    Setting.CALCULATION_CODE: WRITABLE_CODES,
+    Setting.S0_RATE: S0_RATES,
+}
+
+# What is sent to set the meter (manual, appendix 2.2).
+COMMANDS: Final[Mapping[Setting, Callable[[SettingValue], bytes]]] = {
+    Setting.TARIFF: lambda tariff: b"\x09\x7c\x01\x54" + bcd(int(tariff), 2),
+    Setting.CALCULATION_CODE: lambda code: b"\x09\xfd\x3a" + bcd(int(code), 2),
+    Setting.S0_RATE: lambda rate: b"\x0c\xfd\x3a" + bcd(round(float(rate) * 100), 8),
+}
+RESETS: Final[Mapping[Counter, bytes]] = {
+    Counter.DAY: b"\x0c\x04" + bcd(0, 8),
+    Counter.POWER_DOWN: b"\x0a\xfd\x60" + bcd(0, 4),
+}
+
+
+def parse_address(text: str) -> int | str:
+    """Tell a primary address, 0 to 250, from a secondary one, which has 8 digits.
+
+    Raises InvalidAddressError for what is neither.
+    """
+    address = text.strip()
+    if re.fullmatch("[0-9]{8}", address):
+        return address
+    if re.fullmatch("[0-9]{1,3}", address) and int(address) in PRIMARY_ADDRESSES:
+        return int(address)
+    raise InvalidAddressError(f"{text!r} is neither a primary nor a secondary address")
+
+
+class MBusMeter(Meter):
+    """A meter on an M-Bus line, known by the identification in its telegrams."""
+
+    quantities = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
+    settings = WRITABLE
+    counters = frozenset(RESETS)
+    tells_settings = False
+
+    def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
+        """Use `identify` instead: a meter is not known before it has been asked."""
+        self.identity = identity
+        self._bus = bus
+        self._target = target
+
+    @classmethod
+    async def identify(cls, bus: MBusBus, address: int | str) -> Self:
+        """Ask who answers at a primary address, or at a secondary one of 8 digits.
+
+        Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+        """
+        if isinstance(address, int):
+            return cls(bus, address, identity_of((await bus.read(address))[0].header))
+        *swaps, last = (
+            SecondaryAddress(identification=address, manufacturer=manufacturer)
+            for manufacturer in MANUFACTURERS
+        )
+        for target in swaps:
+            try:
+                return cls(bus, target, identity_of((await bus.read(target))[0].header))
+            except NoAnswerError:
+                continue
+        return cls(bus, last, identity_of((await bus.read(last))[0].header))
+
+    @property
+    @override
+    def diagnostics(self) -> Mapping[str, Any]:
+        return {"bus": dict(self._bus.tally)}
+
+    @override
+    async def read(self, quantities: Collection[Quantity]) -> Readings:
+        telegrams = await self._bus.read(self._target)
+        self._check(telegrams)
+        header = telegrams[0].header
+        values: dict[Quantity, Value | None] = {
+            Quantity.ACCESS_NUMBER: header.access_number,
+            Quantity.STATUS_OK: STATUS_OK.get(header.status),
+            **_energies(record for telegram in telegrams for record in telegram.records),
+        }
+        return {quantity: values.get(quantity) for quantity in quantities}
+
+    @override
+    async def read_settings(self) -> Settings:
+        return dict.fromkeys(WRITABLE)
+
+    @override
+    async def write(self, setting: Setting, value: SettingValue) -> None:
+        if value not in WRITABLE.get(setting, ()):
+            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+
+    @override
+    async def reset(self, counter: Counter) -> None:
+        await self._bus.write(self._target, RESETS[counter], self._check)
+
+    def _check(self, telegrams: Sequence[Telegram]) -> None:
+        """Make sure that it is this meter that answered."""
+        found = identity_of(telegrams[0].header).serial_number
+        if found != self.identity.serial_number:
+            raise WrongMeterError(expected=self.identity.serial_number, found=found)
+
+
+def identity_of(header: Header) -> Identity:
+    """Say which meter answered.
+
+    Raises NotAKlefrMeterError if it is none of KLEFR's.
+    """
+    if header.manufacturer not in MANUFACTURERS or header.medium != Medium.ELECTRICITY:
+        raise NotAKlefrMeterError(
+            f"It says that it is of {header.manufacturer_letters}, medium {header.medium}"
+        )
+    if not header.identification.isdecimal():
+        raise NotAKlefrMeterError("Its identification has other digits than decimal ones")
+    return Identity(
+        serial_number=header.identification,
+        model=Model.KLEFR_6933_OR_6943,
+        firmware_version=str(header.version),
+    )
+
+
+def _energies(records: Iterable[Record]) -> Mapping[Quantity, float | None]:
+    """Pick the energies, in kWh. One that comes twice and differs is not known."""
+    energies: dict[Quantity, float | None] = {}
+    for record in records:
+        quantity = ENERGIES.get((record.function, record.tariff))
+        current = record.storage_number == record.subunit == 0 and not record.qualifiers
+        if quantity is None or record.unit is not Unit.WATT_HOUR or not current:
+            continue
+        energy = None
+        if isinstance(record.value, Decimal):
+            energy = float(record.value / WATT_HOURS)
+            if energy < 0 and record.function is not Function.INSTANTANEOUS:
+                energy = None
+        energies[quantity] = energy if energies.get(quantity, energy) == energy else None
+    return energies

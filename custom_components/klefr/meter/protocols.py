@@ -1,0 +1,24 @@
+"""What is spoken on a bus: the kinds of bus and of meter that go together."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from .bus import Bus
+from .link import Protocol
+from .mbus import MBusBus, MBusMeter
+from .meter import Meter
+from .modbus import ModbusBus, ModbusMeter
+
+BUSES: Final[Mapping[Protocol, type[Bus]]] = {bus.protocol: bus for bus in (ModbusBus, MBusBus)}
+
+
+async def identify(bus: Bus, address: int | str) -> Meter:
+    """Ask who answers at an address: a number, or the 8 digits of a secondary address.
+
+    Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+    """
+    if isinstance(bus, MBusBus):
+        return await MBusMeter.identify(bus, address)
+    assert isinstance(bus, ModbusBus)
+    assert isinstance(address, int)
+    return await ModbusMeter.identify(bus, address)
