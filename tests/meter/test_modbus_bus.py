@@ -103,7 +103,7 @@ async def test_another_units_answer_is_not_taken(bus: ModbusBus, line: Line) -> 
 async def test_a_late_answer_is_never_taken_for_another_registers_value(
     bus: ModbusBus, line: Line, virtual_meter: VirtualMeter
 ) -> None:
-    line.delay_answer = 1.7
+    line.delay_answer = 2.5
     with pytest.raises(NoAnswerError):
         await bus.read_registers(1, 0x4000, 2)
     line.delay_answer = 0

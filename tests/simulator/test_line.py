@@ -84,7 +84,7 @@ async def test_garbled_answers_fail_their_check(line: Line, client: Client) -> N
     line.garble = 1.0
     for _ in range(5):
         client.send(frame(1, READ_SERIAL_NUMBER))
-        answer = await client.receive(0.05)
+        answer = await client.receive()
         assert answer
         assert answer != frame(1, SERIAL_NUMBER)
     line.garble = 0.0
@@ -94,29 +94,29 @@ async def test_garbled_answers_fail_their_check(line: Line, client: Client) -> N
 async def test_only_the_next_answers_are_garbled(line: Line, client: Client) -> None:
     line.garble_next = 1
     client.send(frame(1, READ_SERIAL_NUMBER))
-    assert await client.receive(0.05) != frame(1, SERIAL_NUMBER)
+    assert await client.receive() != frame(1, SERIAL_NUMBER)
     assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
 
 async def test_noise_comes_first(line: Line, client: Client) -> None:
     line.noise = b"\xff\x00"
     client.send(frame(1, READ_SERIAL_NUMBER))
-    assert await client.receive(0.05) == b"\xff\x00" + frame(1, SERIAL_NUMBER)
+    assert await client.receive() == b"\xff\x00" + frame(1, SERIAL_NUMBER)
 
 
 async def test_late_answers_still_come_in_order(line: Line, client: Client) -> None:
-    line.delay_answer = 0.2
+    line.delay_answer = 0.6
     client.send(frame(1, READ_SERIAL_NUMBER))
-    assert await client.receive(0.05) == b""
+    assert await client.receive() == b""
     client.send(frame(1, bytes.fromhex("03 4003 0001")))
-    assert await client.receive(0.5) == frame(1, SERIAL_NUMBER)
-    assert await client.receive(0.5) == frame(1, bytes.fromhex("03 02 0001"))
+    assert await client.receive(2) == frame(1, SERIAL_NUMBER)
+    assert await client.receive(2) == frame(1, bytes.fromhex("03 02 0001"))
 
 
 async def test_requests_are_kept_as_they_came(line: Line, client: Client) -> None:
     await client.ask(READ_SERIAL_NUMBER)
     client.send(b"nonsense")
-    await client.receive(0.05)
+    await client.receive()
     assert list(line.requests) == [frame(1, READ_SERIAL_NUMBER), b"nonsense"]
 
 
