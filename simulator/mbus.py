@@ -38,13 +38,15 @@ MORE_RECORDS_FOLLOW = b"\x1f"
 
 
 class Control(IntEnum):
-    """What a frame is for, without its frame count bit."""
+    """What a meter is sent, without the frame count bit."""
 
     SND_NKE = 0x40
     SND_UD = 0x53
     REQ_UD1 = 0x5A
     REQ_UD2 = 0x5B
-    RSP_UD = 0x08
+
+
+RSP_UD = 0x08
 
 
 class Address(IntEnum):
@@ -174,7 +176,7 @@ def _telegram(meter: VirtualMeter, records: bytes) -> bytes:
     """Return the frame that carries records."""
     status = STATUS_OK if meter.program_ok and meter.eeprom_ok else STATUS_ERROR
     return _encode(
-        bytes((Control.RSP_UD, meter.address, Information.ANSWER))
+        bytes((RSP_UD, meter.address, Information.ANSWER))
         + _secondary_address(meter)
         + bytes((meter.access_number, status))
         + SIGNATURE
@@ -276,7 +278,7 @@ class _Station:
             Information.SELECT,
         ):
             return self._select(frame.data)
-        if not self._is_meant(frame):
+        if frame.control not in Control or not self._is_meant(frame):
             return b""
         if frame.control == Control.SND_NKE:
             self.selected = self.selected and frame.address != Address.SELECTED
@@ -324,19 +326,14 @@ class _Station:
         return answer
 
     def _answer(self, frame: _Frame) -> bytes:
-        match frame.control:
-            case Control.REQ_UD1:
-                return ACKNOWLEDGEMENT
-            case Control.REQ_UD2:
-                return self._read_on()
-            case Control.SND_UD:
-                try:
-                    _obey(self.meter, frame)
-                except ValueError:
-                    return b""
-                return ACKNOWLEDGEMENT
-            case _:
+        if frame.control == Control.REQ_UD2:
+            return self._read_on()
+        if frame.control == Control.SND_UD:
+            try:
+                _obey(self.meter, frame)
+            except ValueError:
                 return b""
+        return ACKNOWLEDGEMENT
 
     def _read_on(self) -> bytes:
         """Return the next telegram of the readout."""

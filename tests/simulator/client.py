@@ -30,13 +30,19 @@ def is_frame(data: bytes) -> bool:
 
 
 async def receive_until(
-    is_whole: Callable[[bytes], bool], reader: asyncio.StreamReader, wait: float
+    is_whole: Callable[[bytes], bool],
+    reader: asyncio.StreamReader,
+    wait: float,
+    pause: float | None = None,
 ) -> bytes:
-    """Return what came until it was whole, or until nothing more came."""
+    """Return what came until it was whole, or until nothing more came.
+
+    Waits for the first of it, and then for as long as a `pause` may be.
+    """
     received = b""
     while not is_whole(received):
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(pause if pause and received else wait):
                 more = await reader.read(256)
         except TimeoutError:
             break

@@ -8,7 +8,9 @@ import serialx
 
 from .client import open_port, receive_until
 
-WAIT = 0.15
+WAIT = 1.0
+"""Seconds in which an answer that is expected may come, however busy the machine."""
+SILENCE = 0.05
 """Seconds after which a meter without pacing is taken to be silent."""
 
 ACKNOWLEDGEMENT = b"\xe5"
@@ -41,15 +43,23 @@ class MBusClient:
         self._writer.write(data)
 
     async def receive(self, wait: float = WAIT) -> bytes:
-        """Return the next frame, or what came until nothing more did."""
+        """Return the next frame, or what else came."""
         return await receive_until(is_frame, self._reader, wait)
 
+    async def receive_all(self) -> bytes:
+        """Return what comes in one go from meters without pacing, frame or not."""
+        return await receive_until(lambda _: False, self._reader, WAIT, pause=SILENCE)
+
     async def ask(self, content: str, wait: float = WAIT) -> bytes:
-        """Return the answer, which is one character or a whole frame, or empty for silence."""
+        """Return the answer, which is one character or a whole frame."""
         self.send(frame(content))
         answer = await self.receive(wait)
-        assert not answer or is_frame(answer)
+        assert is_frame(answer)
         return answer
+
+    async def meets_silence(self, content: str) -> bool:
+        self.send(frame(content))
+        return not await self.receive(SILENCE)
 
 
 @asynccontextmanager

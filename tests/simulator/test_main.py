@@ -71,9 +71,9 @@ async def test_m_bus_meter_is_served_under_both_addresses(tmp_path: Path) -> Non
         assert "KLEFR 6933 22091039" in ready
         assert "primary address 5, secondary address 12345678, 2400 baud" in ready
         async with mbus_client.connect(str(link), baud_rate=2400) as client:
-            telegram = await client.ask("7B 05", wait=1)
+            telegram = await client.ask("7B 05")
             assert telegram[7:11] == bytes.fromhex("78563412")
-            assert await client.ask(mbus_client.selection("12345678"), wait=1)
+            assert await client.ask(mbus_client.selection("12345678"))
 
 
 async def test_m_bus_meter_is_as_the_factory_made_it(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_m_bus_meter_is_as_the_factory_made_it(tmp_path: Path) -> None:
         assert "KLEFR 6943 22091041" in ready
         assert "primary address 0, secondary address 22091041, 9600 baud, 8E1" in ready
         async with mbus_client.connect(str(link)) as client:
-            assert await client.ask("40 00", wait=1) == mbus_client.ACKNOWLEDGEMENT
+            assert await client.ask("40 00") == mbus_client.ACKNOWLEDGEMENT
 
 
 @pytest.mark.parametrize(
