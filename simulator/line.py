@@ -416,6 +416,8 @@ class TcpLine(Line):
     ) -> None:
         """Listen on a TCP port, 0 for any, with a serial line set as given."""
         super().__init__(face, parity=parity, pacing=pacing, split=split, seed=seed)
+        self.hang_up_next = 0
+        """In the middle of how many of the next answers the connection ends."""
         self._host = host
         self._tcp_port = tcp_port
         self._baud_rate = baud_rate
@@ -462,14 +464,14 @@ class _Client(asyncio.Protocol):
     _receiver: _Receiver
     _transport: asyncio.Transport
 
-    def __init__(self, line: Line, clients: set[_Client]) -> None:
+    def __init__(self, line: TcpLine, clients: set[_Client]) -> None:
         self._line = line
         self._clients = clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._receiver = _Receiver(self._line, transport.write)
+        self._receiver = _Receiver(self._line, self._send)
         self._clients.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -478,6 +480,14 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._receiver.close()
         self._clients.discard(self)
+
+    def _send(self, data: bytes) -> None:
+        if self._line.hang_up_next > 0 and not self._transport.is_closing():
+            self._line.hang_up_next -= 1
+            self._transport.write(data[: len(data) // 2])
+            self._transport.close()
+        else:
+            self._transport.write(data)
 
     def hang_up(self) -> None:
         self._transport.abort()

@@ -22,7 +22,7 @@ from .errors import (
 from .link import BaudRate, Parity, Protocol, SerialLink
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, parse_address
 from .meter import Meter
-from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusMeter
+from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusMeter, ModbusTcpBus
 from .model import (
     LCD_CYCLE_TIMES,
     S0_RATES,
@@ -41,6 +41,7 @@ from .model import (
     Value,
 )
 from .protocols import BUSES, identify
+from .search import Found, Step, search
 
 __all__ = [
     "BUSES",
@@ -54,6 +55,7 @@ __all__ = [
     "CommunicationError",
     "Counter",
     "Direction",
+    "Found",
     "GarbledAnswerError",
     "Identity",
     "InvalidAddressError",
@@ -66,6 +68,7 @@ __all__ = [
     "Meter",
     "ModbusBus",
     "ModbusMeter",
+    "ModbusTcpBus",
     "Model",
     "NoAnswerError",
     "NotAKlefrMeterError",
@@ -84,9 +87,11 @@ __all__ = [
     "Setting",
     "SettingValue",
     "Settings",
+    "Step",
     "Tariff",
     "Value",
     "WrongMeterError",
     "identify",
     "parse_address",
+    "search",
 ]

@@ -40,6 +40,8 @@ class Protocol(StrEnum):
     """What is spoken on a bus."""
 
     MODBUS = "modbus"
+    MODBUS_TCP = "modbus_tcp"
+    """Modbus in the frames of a network, as most gateways speak it."""
     MBUS = "mbus"
 
 

@@ -7,9 +7,11 @@ from .bus import Bus
 from .link import Protocol
 from .mbus import MBusBus, MBusMeter
 from .meter import Meter
-from .modbus import ModbusBus, ModbusMeter
+from .modbus import ModbusBus, ModbusMeter, ModbusTcpBus
 
-BUSES: Final[Mapping[Protocol, type[Bus]]] = {bus.protocol: bus for bus in (ModbusBus, MBusBus)}
+BUSES: Final[Mapping[Protocol, type[Bus]]] = {
+    bus.protocol: bus for bus in (ModbusBus, ModbusTcpBus, MBusBus)
+}
 
 
 async def identify(bus: Bus, address: int | str) -> Meter:

@@ -1,6 +1,6 @@
-"""Meters that speak Modbus RTU."""
+"""Meters that speak Modbus."""
 
-from .bus import ModbusBus
+from .bus import ModbusBus, ModbusTcpBus
 from .meter import MODBUS_ADDRESSES, ModbusMeter
 
-__all__ = ["MODBUS_ADDRESSES", "ModbusBus", "ModbusMeter"]
+__all__ = ["MODBUS_ADDRESSES", "ModbusBus", "ModbusMeter", "ModbusTcpBus"]

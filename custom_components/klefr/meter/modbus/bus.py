@@ -22,6 +22,10 @@ ANSWER_DELAY: Final = 0.3
 USUAL_ANSWER_DELAY: Final = 0.1
 
 SILENT_CHARACTERS: Final = 3.5
+
+# Modbus TCP: bytes of the transaction's number, and of all up to the length of what follows.
+TRANSACTION_LENGTH: Final = 2
+MBAP_LENGTH: Final = 6
 REFUSAL_LENGTH: Final = 5
 # What a gateway answers for a unit that does not (Modbus application protocol, section 7).
 NOBODY_THERE: Final = frozenset({10, 11})
@@ -36,6 +40,7 @@ class ModbusBus(Bus):
     """
 
     protocol = Protocol.MODBUS
+    _framer = FramerType.RTU
 
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet."""
@@ -182,7 +187,7 @@ class ModbusBus(Bus):
         # speaks through is decided by whoever opens the link.
         self._client = AsyncModbusTcpClient(
             self.link.port,
-            framer=FramerType.RTU,
+            framer=self._framer,
             timeout=3600,
             retries=0,
             reconnect_delay=0,
@@ -207,11 +212,37 @@ class ModbusBus(Bus):
         if sending:
             return data
         self._heard.set()
-        return self._awaited.find(data) if self._awaited else b""
+        return self._find(data, self._awaited) if self._awaited else b""
+
+    def _find(self, data: bytes, answer: _Answer) -> bytes:
+        return answer.find(data)
 
     def _trace_connect(self, connected: bool) -> None:
         if not connected:
             self._lost.set()
+
+
+class ModbusTcpBus(ModbusBus):
+    """The Modbus units behind a gateway that speaks Modbus TCP."""
+
+    protocol = Protocol.MODBUS_TCP
+    _framer = FramerType.SOCKET
+    _transaction = b""
+
+    @override
+    def _trace_packet(self, sending: bool, data: bytes) -> bytes:
+        if sending:
+            self._transaction = data[:TRANSACTION_LENGTH]
+        return super()._trace_packet(sending, data)
+
+    @override
+    def _find(self, data: bytes, answer: _Answer) -> bytes:
+        while len(data) >= MBAP_LENGTH:
+            end = MBAP_LENGTH + int.from_bytes(data[MBAP_LENGTH - 2 : MBAP_LENGTH])
+            frame, data = data[:end], data[end:]
+            if len(frame) == end and frame.startswith(self._transaction):
+                return frame
+        return b""
 
 
 @dataclass(frozen=True, kw_only=True)
