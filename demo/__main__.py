@@ -19,7 +19,7 @@ from .clock import Clock
 from .dashboard import set_up_dashboard
 from .device import add
 from .history import live_through
-from .meters import demo_meters
+from .meters import demo_lines
 from .process import ADDRESS, OUTPUT, RESTART_EXIT_CODE, home_assistant, prepare_folder
 from .waiting import settle
 
@@ -35,11 +35,12 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
     prepare_folder(folder, port)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        meters = demo_meters(clock)
-        links = [folder / f"meter-{meter.virtual.serial_number}" for meter in meters]
-        for meter, link in zip(meters, links, strict=True):
-            await stack.enter_async_context(meter.serve(meter.virtual, link=link))
-        history = asyncio.create_task(asyncio.to_thread(live_through, meters[0].virtual, clock))
+        lines = demo_lines(clock)
+        for line in lines:
+            virtuals = [meter.virtual for meter in line.meters]
+            await stack.enter_async_context(line.serve(*virtuals, link=folder / line.name))
+        first = lines[0].meters[0].virtual
+        history = asyncio.create_task(asyncio.to_thread(live_through, first, clock))
         print("Starting Home Assistant ...", flush=True)
         process = await stack.enter_async_context(home_assistant(folder))
         await settle(START_SECONDS, lambda: _not_answering(process, url))
@@ -47,8 +48,9 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
             await settle(START_SECONDS, lambda: _not_running(client))
             moments = await history
             devices = [
-                await add(client, meter, str(link))
-                for meter, link in zip(meters, links, strict=True)
+                await add(client, meter, str(folder / line.name))
+                for line in lines
+                for meter in line.meters
             ]
             await set_up_dashboard(devices[0], moments)
             if checking:

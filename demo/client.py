@@ -23,9 +23,13 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"}
         self._commands = 0
 
+    async def get(self, path: str) -> Any:
+        """Ask one of the addresses below /api."""
+        return await _ask(self._session, "GET", f"/api/{path}", headers=self._headers)
+
     async def post(self, path: str, data: dict[str, Any]) -> Any:
         """Send to one of the addresses below /api."""
-        return await _post(self._session, f"/api/{path}", json=data, headers=self._headers)
+        return await _ask(self._session, "POST", f"/api/{path}", json=data, headers=self._headers)
 
     async def command(self, command: str, **fields: Any) -> Any:
         """Send a websocket command and wait for its result: one at a time."""
@@ -56,9 +60,11 @@ async def first_user(url: str) -> AsyncIterator[Client]:
     async with ClientSession(url, timeout=ClientTimeout(total=TIMEOUT)) as session:
         application = {"client_id": f"{url}/"}
         user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": "en"}
-        created = await _post(session, "/api/onboarding/users", json=user | application)
+        created = await _ask(session, "POST", "/api/onboarding/users", json=user | application)
         grant = {"grant_type": "authorization_code", "code": created["auth_code"]}
-        token = (await _post(session, "/auth/token", data=grant | application))["access_token"]
+        token = (await _ask(session, "POST", "/auth/token", data=grant | application))[
+            "access_token"
+        ]
         async with session.ws_connect("/api/websocket", max_msg_size=0) as socket:
             await socket.receive_json()
             await socket.send_json({"type": "auth", "access_token": token})
@@ -66,8 +72,8 @@ async def first_user(url: str) -> AsyncIterator[Client]:
             yield Client(session, socket, token)
 
 
-async def _post(session: ClientSession, path: str, **request: Any) -> Any:
-    async with session.post(path, **request) as response:
+async def _ask(session: ClientSession, method: str, path: str, **request: Any) -> Any:
+    async with session.request(method, path, **request) as response:
         if response.status >= HTTPStatus.BAD_REQUEST:
             answer = await response.text()
             raise DemoError(f"Home Assistant refused {path}: {response.status} {answer}")

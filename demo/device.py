@@ -1,11 +1,13 @@
 """Add a meter to Home Assistant the way its user does, and find its entities."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from . import DemoError
 from .client import Client
 from .meters import DemoMeter
+from .waiting import POLL_SECONDS
 
 DOMAIN = "klefr"
 FLOW = "config/config_entries/flow"
@@ -52,16 +54,22 @@ class Device:
 
 
 async def add(client: Client, meter: DemoMeter, port: str) -> Device:
-    """Go through the forms until they have made an entry and it is loaded."""
+    """Go through menus and forms until they have made an entry and it is loaded."""
     answers = {"port": port, **meter.form}
-    step = await client.post(FLOW, {"handler": DOMAIN})
-    while step["type"] == "form":
-        form = {
-            field["name"]: answers[field["name"]]
-            for field in step["data_schema"]
-            if field["name"] in answers
-        }
-        step = await client.post(f"{FLOW}/{step['flow_id']}", form)
+    step = await _begin(client, meter)
+    while step["type"] in ("menu", "form", "progress"):
+        path = f"{FLOW}/{step['flow_id']}"
+        if step["type"] == "progress":
+            await asyncio.sleep(POLL_SECONDS)
+            step = await client.get(path)
+            continue
+        if step["type"] == "menu":
+            choice = next(each for each in meter.choices if each in step["menu_options"])
+            form: dict[str, Any] = {"next_step_id": choice}
+        else:
+            names = [field["name"] for field in step["data_schema"]]
+            form = {name: answers[name] for name in names if name in answers}
+        step = await client.post(path, form)
         if step.get("errors"):
             raise DemoError(f"The form to add a meter answered {step['errors']} to {form}.")
     if step["type"] != "create_entry":
@@ -74,3 +82,15 @@ async def add(client: Client, meter: DemoMeter, port: str) -> Device:
     if entry["state"] != "loaded":
         raise DemoError(f"{entry['title']} is in state {entry['state']}: {entry['reason']}.")
     return Device(client=client, meter=meter, title=entry["title"], entry_id=entry_id)
+
+
+async def _begin(client: Client, meter: DemoMeter) -> Any:
+    if meter.choices:
+        return await client.post(FLOW, {"handler": DOMAIN})
+    for flow in await client.command("config_entries/flow/progress"):
+        if (
+            flow["handler"] == DOMAIN
+            and flow["context"]["unique_id"] == meter.virtual.serial_number
+        ):
+            return await client.get(f"{FLOW}/{flow['flow_id']}")
+    raise DemoError(f"The meter {meter.virtual.serial_number} has not been discovered.")

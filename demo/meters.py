@@ -1,4 +1,4 @@
-"""The meters of the demo."""
+"""The meters of the demo, the lines they are on, and how their user adds them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,32 +13,57 @@ from .clock import Clock
 
 @dataclass(frozen=True, kw_only=True)
 class DemoMeter:
-    """A virtual meter, what connects it, and what its user types into the form."""
+    """A virtual meter, what its user chooses from menus and types into forms to add it."""
 
     virtual: VirtualMeter
-    serve: Callable[..., AbstractAsyncContextManager[Any]]
+    choices: tuple[str, ...] = ()
+    """Nothing where a search has found it already, and it only has to be confirmed."""
     form: Mapping[str, object]
 
 
-def demo_meters(clock: Clock) -> list[DemoMeter]:
+@dataclass(frozen=True, kw_only=True)
+class DemoLine:
+    """Meters on one line, and what connects them."""
+
+    name: str
+    serve: Callable[..., AbstractAsyncContextManager[Any]]
+    meters: tuple[DemoMeter, ...]
+
+
+def demo_lines(clock: Clock) -> list[DemoLine]:
     """Make the meters. The first one runs by the clock, and is on the Energy dashboard."""
     return [
-        DemoMeter(
-            virtual=VirtualMeter(serial_number="22091039", model="6934", clock=clock),
+        DemoLine(
+            name="modbus",
             serve=modbus.serve,
-            form={
-                "protocol": "modbus",
-                "address": 1,
-                "line_settings": {"baud_rate": "9600", "parity": "even"},
-            },
+            meters=(
+                DemoMeter(
+                    virtual=VirtualMeter(serial_number="22091039", model="6934", clock=clock),
+                    choices=("serial", "modbus"),
+                    form={"protocol": "modbus", "address": 1, "line_settings": {}},
+                ),
+                DemoMeter(
+                    virtual=VirtualMeter(serial_number="22091047", address=7, seed=3),
+                    choices=("serial", "search"),
+                    form={"protocol": "modbus", "meter": "22091047"},
+                ),
+                DemoMeter(
+                    virtual=VirtualMeter(
+                        serial_number="22091112", model="6944", address=112, seed=4
+                    ),
+                    form={},
+                ),
+            ),
         ),
-        DemoMeter(
-            virtual=VirtualMeter(serial_number="22091040", model="6933", seed=2),
+        DemoLine(
+            name="mbus",
             serve=mbus.serve,
-            form={
-                "protocol": "mbus",
-                "address": "22091040",
-                "line_settings": {"baud_rate": "9600"},
-            },
+            meters=(
+                DemoMeter(
+                    virtual=VirtualMeter(serial_number="22091040", model="6933", seed=2),
+                    choices=("serial", "mbus"),
+                    form={"protocol": "mbus", "address": "22091040", "line_settings": {}},
+                ),
+            ),
         ),
     ]

@@ -33,7 +33,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     except KlefrError as err:
         lasting = isinstance(err, (LineSettingsError, WrongMeterError))
         failure = ConfigEntryError if lasting else ConfigEntryNotReady
-        raise failure(**error_translation(entry.data, err)) from err
+        raise failure(**error_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)

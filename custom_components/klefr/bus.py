@@ -3,8 +3,9 @@
 A port can be opened once only, so all who want something on it hold the same bus.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+import os
+from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_PORT, CONF_PROTOCOL
@@ -14,7 +15,58 @@ from homeassistant.util.hass_dict import HassKey
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
 
+GATEWAY_PREFIX: Final = "socket://"
+
 DATA_BUSES: HassKey[dict[str, Bus]] = HassKey(f"{DOMAIN}_buses")
+
+
+def gateway_port(host: str, tcp_port: int) -> str:
+    """Return the port that stands for a gateway."""
+    host = host.strip()
+    return f"{GATEWAY_PREFIX}{f'[{host}]' if ':' in host else host}:{tcp_port}"
+
+
+def is_gateway(port: str) -> bool:
+    """Tell whether a port stands for a gateway."""
+    return port.startswith(GATEWAY_PREFIX)
+
+
+def split_gateway_port(port: str) -> tuple[str, int]:
+    """Return the host and the TCP port of a gateway."""
+    host, _, tcp_port = port.removeprefix(GATEWAY_PREFIX).rpartition(":")
+    return host.strip("[]"), int(tcp_port)
+
+
+async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
+    """Return the name by which others hold the same serial port, if any do."""
+
+    def same_port() -> str:
+        device = os.path.realpath(port)
+        return next((each for each in held if os.path.realpath(each) == device), port)
+
+    held = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
+    return await hass.async_add_executor_job(same_port)
+
+
+@callback
+def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
+    """Name the other integrations that are set up to use a port."""
+    return [
+        f"{entry.title} ({entry.domain})"
+        for entry in hass.config_entries.async_entries()
+        if entry.domain != DOMAIN and port in _strings({**entry.data, **entry.options})
+    ]
+
+
+def _strings(data: object) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, Mapping):
+        for value in data.values():
+            yield from _strings(value)
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            yield from _strings(value)
 
 
 def link_from(data: Mapping[str, Any]) -> SerialLink:

@@ -1,24 +1,38 @@
 """Add a meter, change how it is reached, and how often it is read."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any, override
 
 from homeassistant.config_entries import (
+    SOURCE_INTEGRATION_DISCOVERY,
     SOURCE_RECONFIGURE,
     ConfigEntry,
     ConfigEntryState,
     ConfigFlow,
+    ConfigFlowContext,
     ConfigFlowResult,
     OptionsFlowWithReload,
 )
-from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL, UnitOfTime
+from homeassistant.const import (
+    CONF_ADDRESS,
+    CONF_HOST,
+    CONF_NAME,
+    CONF_PORT,
+    CONF_PROTOCOL,
+    UnitOfTime,
+)
 from homeassistant.core import callback
 from homeassistant.data_entry_flow import section
+from homeassistant.helpers.discovery_flow import async_create_flow
 from homeassistant.helpers.selector import (
+    BooleanSelector,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
+    SelectOptionDict,
     SelectSelector,
     SelectSelectorConfig,
     SelectSelectorMode,
@@ -27,13 +41,22 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .bus import async_find_bus, async_held_bus, link_from
+from .bus import (
+    async_canonical_port,
+    async_find_bus,
+    async_held_bus,
+    gateway_port,
+    is_gateway,
+    link_from,
+    split_gateway_port,
+)
 from .const import (
     CONF_BAUD_RATE,
     CONF_PARITY,
     CONF_UPDATE_INTERVAL,
     DEFAULT_MBUS_ADDRESS,
     DEFAULT_MODBUS_ADDRESS,
+    DEFAULT_TCP_PORT,
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
     MAXIMUM_UPDATE_INTERVAL,
@@ -53,9 +76,12 @@ from .meter import (
     SerialLink,
     identify,
     parse_address,
+    search,
 )
 
 SECTION_LINE_SETTINGS = "line_settings"
+CONF_ALL_LINE_SETTINGS = "all_line_settings"
+CONF_METER = "meter"
 
 
 def _number(lowest: int, highest: int, unit: str | None = None) -> vol.All[Any]:
@@ -73,49 +99,65 @@ def _choice(name: str, options: list[str]) -> SelectSelector:
     )
 
 
-BUS = vol.Schema(
+SERIAL = vol.Schema(
     {
         vol.Required(CONF_PORT): SerialPortSelector(),
         vol.Required(CONF_PROTOCOL, default=Protocol.MODBUS): _choice(
-            CONF_PROTOCOL, list(Protocol)
+            CONF_PROTOCOL, [Protocol.MODBUS, Protocol.MBUS]
+        ),
+    }
+)
+GATEWAY = vol.Schema(
+    {
+        vol.Required(CONF_HOST): TextSelector(),
+        vol.Required(CONF_PORT, default=DEFAULT_TCP_PORT): _number(1, 65535),
+        vol.Required(CONF_PROTOCOL, default=Protocol.MODBUS_TCP): _choice(
+            "gateway_protocol", [Protocol.MODBUS_TCP, Protocol.MODBUS, Protocol.MBUS]
         ),
     }
 )
 
-BAUD_RATE = _choice(CONF_BAUD_RATE, [str(rate) for rate in reversed(BaudRate)])
-# Nearly every meter is at the factory's line settings, so they are tucked away. On M-Bus
-# parity is always even.
-LINE_SETTINGS = {
-    Protocol.MODBUS: vol.Schema(
-        {
-            vol.Required(CONF_BAUD_RATE, default=str(BaudRate.B9600)): BAUD_RATE,
-            vol.Required(CONF_PARITY, default=Parity.EVEN): _choice(CONF_PARITY, list(Parity)),
-        }
-    ),
-    Protocol.MBUS: vol.Schema(
-        {vol.Required(CONF_BAUD_RATE, default=str(BaudRate.B9600)): BAUD_RATE}
-    ),
+ADDRESS: Mapping[Protocol, Mapping[Any, Any]] = {
+    Protocol.MODBUS: {
+        vol.Required(CONF_ADDRESS, default=DEFAULT_MODBUS_ADDRESS): _number(
+            MODBUS_ADDRESSES[0], MODBUS_ADDRESSES[-1]
+        )
+    },
+    Protocol.MBUS: {vol.Required(CONF_ADDRESS, default=DEFAULT_MBUS_ADDRESS): TextSelector()},
 }
-METER = {
-    Protocol.MODBUS: vol.Schema(
-        {
-            vol.Required(CONF_ADDRESS, default=DEFAULT_MODBUS_ADDRESS): _number(
-                MODBUS_ADDRESSES[0], MODBUS_ADDRESSES[-1]
-            ),
-            vol.Required(SECTION_LINE_SETTINGS): section(
-                LINE_SETTINGS[Protocol.MODBUS], {"collapsed": True}
-            ),
-        }
-    ),
-    Protocol.MBUS: vol.Schema(
-        {
-            vol.Required(CONF_ADDRESS, default=DEFAULT_MBUS_ADDRESS): TextSelector(),
-            vol.Required(SECTION_LINE_SETTINGS): section(
-                LINE_SETTINGS[Protocol.MBUS], {"collapsed": True}
-            ),
-        }
-    ),
+BAUD_RATE = {
+    vol.Required(CONF_BAUD_RATE, default=str(BaudRate.B9600)): _choice(
+        CONF_BAUD_RATE, [str(rate) for rate in reversed(BaudRate)]
+    )
 }
+PARITY = {vol.Required(CONF_PARITY, default=Parity.EVEN): _choice(CONF_PARITY, list(Parity))}
+
+
+def line_settings_schema(protocol: Protocol, port: str) -> Mapping[Any, Any]:
+    """Return the fields for how a line is set, as far as that is to be known here.
+
+    On M-Bus parity is always even. A gateway has been set by itself, but it takes the time
+    that its line takes.
+    """
+    if protocol is Protocol.MODBUS_TCP:
+        return {}
+    if protocol is Protocol.MBUS or is_gateway(port):
+        return BAUD_RATE
+    return {**BAUD_RATE, **PARITY}
+
+
+def meter_schema(protocol: Protocol, port: str) -> vol.Schema:
+    """Return the fields for a meter on a bus.
+
+    Nearly every meter is at the factory's line settings, so those are tucked away.
+    """
+    fields = dict(ADDRESS[_step_for(protocol)])
+    if line_settings := line_settings_schema(protocol, port):
+        fields[vol.Required(SECTION_LINE_SETTINGS)] = section(
+            vol.Schema(line_settings), {"collapsed": True}
+        )
+    return vol.Schema(fields)
+
 
 OPTIONS = vol.Schema(
     {
@@ -126,21 +168,39 @@ OPTIONS = vol.Schema(
 )
 
 
+def _step_for(protocol: Protocol) -> Protocol:
+    """Return the protocol whose step asks for a meter's address."""
+    return Protocol.MODBUS if protocol is Protocol.MODBUS_TCP else protocol
+
+
 def _line_settings(link: SerialLink) -> dict[str, str]:
     """Return how a line is set, as the form shows it."""
     return {CONF_BAUD_RATE: str(int(link.baud_rate)), CONF_PARITY: link.parity}
 
 
-def _stands_in_the_way(entry: ConfigEntry, data: Mapping[str, Any]) -> bool:
+def _stands_in_the_way(entry: ConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
     """Tell whether the entry holds the port with another protocol or other line settings.
 
     One that waits to be tried again would take the port while the meter is looked for.
     """
     if entry.state not in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY):
         return False
-    old, new = link_from(entry.data), link_from(data)
-    same_protocol = entry.data[CONF_PROTOCOL] == data[CONF_PROTOCOL]
-    return old.port == new.port and not (old == new and same_protocol)
+    used = link_from(entry.data)
+    return used.port == link.port and (entry.data[CONF_PROTOCOL], used) != (protocol, link)
+
+
+def _other_line_settings(protocol: Protocol, first: SerialLink) -> list[SerialLink]:
+    """Return all other ways in which a line can be set, the likelier ones first."""
+    parities = [Parity.EVEN] if protocol is Protocol.MBUS else list(Parity)
+    links = [
+        replace(first, baud_rate=baud_rate, parity=parity)
+        for parity, baud_rate in product(parities, reversed(BaudRate))
+    ]
+    return [link for link in links if link != first]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "–"
 
 
 class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
@@ -150,6 +210,12 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
 
     def __init__(self) -> None:
         self._bus: dict[str, Any] = {}
+        self._untried: list[SerialLink] = []
+        self._tried = 0
+        self._search: asyncio.Task[None] | None = None
+        self._found: dict[str, dict[str, Any]] = {}
+        self._names: dict[str, str] = {}
+        self._several: list[str] = []
 
     @staticmethod
     @callback
@@ -157,36 +223,88 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
     def async_get_options_flow(config_entry: ConfigEntry) -> KlefrOptionsFlow:
         return KlefrOptionsFlow()
 
+    # Which bus
+
     @override
     async def async_step_user(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
-        """Ask for the bus of a new meter."""
-        return await self._async_step_bus("user", user_input, {})
+        """Ask how the bus of a new meter is connected."""
+        return self.async_show_menu(step_id="user", menu_options=["serial", "gateway"])
 
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask for the bus that the meter is on now."""
-        suggested = self._get_reconfigure_entry().data
-        return await self._async_step_bus("reconfigure", user_input, suggested)
+        """Ask how the bus that the meter is on now is connected."""
+        return self.async_show_menu(step_id="reconfigure", menu_options=["serial", "gateway"])
 
-    async def _async_step_bus(
-        self, step_id: str, user_input: dict[str, Any] | None, suggested: Mapping[str, Any]
-    ) -> ConfigFlowResult:
-        """Ask for a port and what is spoken there, and see that it can be opened."""
+    async def async_step_serial(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
+        """Ask for a serial port and what is spoken there."""
         failure: LinkError | None = None
         if user_input is not None:
-            self._bus = user_input
-            try:
-                bus = async_find_bus(
-                    self.hass, Protocol(user_input[CONF_PROTOCOL]), self._link_in_force()
-                )
-                async with bus:
-                    await bus.open()
-            except LinkError as err:
-                failure = err
-            else:
-                return await self._async_step_meter()
-        return self._async_show(step_id, BUS, user_input or suggested, CONF_PORT, failure)
+            port = await async_canonical_port(self.hass, user_input[CONF_PORT])
+            failure = await self._async_choose_bus({**user_input, CONF_PORT: port})
+            if failure is None:
+                return await self.async_step_find()
+        suggested = user_input or self._known_bus(gateway=False)
+        return self._async_show("serial", SERIAL, suggested, CONF_PORT, failure)
+
+    async def async_step_gateway(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for a gateway and what is spoken to it."""
+        failure: LinkError | None = None
+        if user_input is not None:
+            failure = await self._async_choose_bus(
+                {
+                    CONF_PORT: gateway_port(user_input[CONF_HOST], user_input[CONF_PORT]),
+                    CONF_PROTOCOL: user_input[CONF_PROTOCOL],
+                }
+            )
+            if failure is None:
+                return await self.async_step_find()
+        suggested = user_input or self._known_bus(gateway=True)
+        if user_input is None and suggested:
+            host, port = split_gateway_port(suggested[CONF_PORT])
+            suggested = {**suggested, CONF_HOST: host, CONF_PORT: port}
+        return self._async_show("gateway", GATEWAY, suggested, CONF_HOST, failure)
+
+    async def _async_choose_bus(self, bus: dict[str, Any]) -> LinkError | None:
+        """See whether a bus can be opened, and return why it cannot."""
+        self._bus = bus
+        protocol, link = Protocol(bus[CONF_PROTOCOL]), self._link_in_force()
+        if self.source == SOURCE_RECONFIGURE and _stands_in_the_way(
+            self._get_reconfigure_entry(), protocol, link
+        ):
+            # It has opened the port itself.
+            return None
+        try:
+            async with async_find_bus(self.hass, protocol, link) as opened:
+                await opened.open()
+        except LinkError as err:
+            return err
+        return None
+
+    def _known_bus(self, *, gateway: bool) -> Mapping[str, Any]:
+        """Return the bus to suggest: the entry's own, or that of any other meter."""
+        if self.source == SOURCE_RECONFIGURE:
+            entries = [self._get_reconfigure_entry()]
+        else:
+            entries = self._async_current_entries()
+        return next(
+            (entry.data for entry in entries if is_gateway(entry.data[CONF_PORT]) is gateway), {}
+        )
+
+    async def async_step_find(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
+        """Ask how the meter on the bus is to be found."""
+        step = _step_for(Protocol(self._bus[CONF_PROTOCOL]))
+        if self.source == SOURCE_RECONFIGURE:
+            return await self._async_step_meter()
+        return self.async_show_menu(
+            step_id="find",
+            menu_options=["search", step],
+            description_placeholders={CONF_PORT: self._bus[CONF_PORT]},
+        )
+
+    # By its address
 
     async def async_step_modbus(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask for a meter on a Modbus line."""
@@ -219,7 +337,11 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
                 self._abort_if_unique_id_configured()
                 return self.async_create_entry(title=meter_name(identity), data=data)
         return self._async_show(
-            protocol, METER[protocol], user_input or self._suggested(protocol), field, failure
+            _step_for(protocol),
+            meter_schema(protocol, self._bus[CONF_PORT]),
+            user_input or self._suggested(protocol),
+            field,
+            failure,
         )
 
     def _link_in_force(self) -> SerialLink:
@@ -236,7 +358,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         suggested: dict[str, Any] = {SECTION_LINE_SETTINGS: _line_settings(self._link_in_force())}
         if self.source == SOURCE_RECONFIGURE:
             address = self._get_reconfigure_entry().data[CONF_ADDRESS]
-            suggested[CONF_ADDRESS] = address if protocol is Protocol.MODBUS else str(address)
+            suggested[CONF_ADDRESS] = str(address) if protocol is Protocol.MBUS else address
         return suggested
 
     def _data(self, protocol: Protocol, user_input: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,36 +366,208 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
 
         Raises InvalidAddressError if the address is none.
         """
-        address, line_settings = user_input[CONF_ADDRESS], user_input[SECTION_LINE_SETTINGS]
+        address = user_input[CONF_ADDRESS]
+        line_settings = user_input.get(SECTION_LINE_SETTINGS, {})
         return {
             **self._bus,
-            CONF_ADDRESS: address if protocol is Protocol.MODBUS else parse_address(address),
-            CONF_BAUD_RATE: int(line_settings[CONF_BAUD_RATE]),
+            CONF_ADDRESS: parse_address(address) if protocol is Protocol.MBUS else address,
+            CONF_BAUD_RATE: int(line_settings.get(CONF_BAUD_RATE, BaudRate.B9600)),
             CONF_PARITY: line_settings.get(CONF_PARITY, Parity.EVEN),
         }
 
     async def _async_identify(self, data: Mapping[str, Any]) -> Identity:
         """Ask who answers there, if need be without the entry that stands in the way."""
-        entry = self._get_reconfigure_entry() if self.source == SOURCE_RECONFIGURE else None
-        set_aside = (
-            entry is not None
-            and _stands_in_the_way(entry, data)
-            and await self.hass.config_entries.async_unload(entry.entry_id)
-        )
+        protocol, link = Protocol(data[CONF_PROTOCOL]), link_from(data)
+        set_aside: ConfigEntry | None = None
+        if self.source == SOURCE_RECONFIGURE:
+            entry = self._get_reconfigure_entry()
+            if _stands_in_the_way(entry, protocol, link) and (
+                await self.hass.config_entries.async_unload(entry.entry_id)
+            ):
+                set_aside = entry
         identity: Identity | None = None
         try:
-            async with async_find_bus(
-                self.hass, Protocol(data[CONF_PROTOCOL]), link_from(data)
-            ) as bus:
+            async with async_find_bus(self.hass, protocol, link) as bus:
                 identity = (await identify(bus, data[CONF_ADDRESS])).identity
         finally:
-            if (
-                entry is not None
-                and set_aside
-                and (identity is None or identity.serial_number != entry.unique_id)
-            ):
-                await self.hass.config_entries.async_setup(entry.entry_id)
+            if set_aside and (identity is None or identity.serial_number != set_aside.unique_id):
+                await self.hass.config_entries.async_setup(set_aside.entry_id)
         return identity
+
+    # By searching
+
+    async def async_step_search(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
+        """Ask which line settings to try, where that is not settled."""
+        protocol, link = Protocol(self._bus[CONF_PROTOCOL]), self._link_in_force()
+        settled = is_gateway(link.port) or async_held_bus(self.hass, link.port) is not None
+        if user_input is None and not settled:
+            schema = vol.Schema(
+                {
+                    **line_settings_schema(protocol, link.port),
+                    vol.Required(CONF_ALL_LINE_SETTINGS, default=False): BooleanSelector(),
+                }
+            )
+            return self._async_show("search", schema, _line_settings(link), "base", None)
+        if user_input is not None:
+            link = replace(
+                link,
+                baud_rate=BaudRate(int(user_input[CONF_BAUD_RATE])),
+                parity=Parity(user_input.get(CONF_PARITY, Parity.EVEN)),
+            )
+        self._untried = [link]
+        if user_input is not None and user_input[CONF_ALL_LINE_SETTINGS]:
+            self._untried += _other_line_settings(protocol, link)
+        self._tried = 0
+        self._search = None
+        return await self.async_step_searching()
+
+    async def async_step_searching(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Search with one line setting after the other, and say which."""
+        if self._search is not None and self._search.done():
+            if isinstance(self._search.exception(), LinkError):
+                return self.async_show_progress_done(next_step_id="search_failed")
+            self._search.result()
+            self._search = None
+            self._tried += 1
+            del self._untried[0]
+        if not self._untried:
+            return self.async_show_progress_done(
+                next_step_id="found" if self._found else "nothing_found"
+            )
+        link = self._untried[0]
+        step = _step_for(Protocol(self._bus[CONF_PROTOCOL]))
+        if self._search is None:
+            self._search = self.hass.async_create_task(self._async_search(link), eager_start=False)
+        return self.async_show_progress(
+            step_id="searching",
+            progress_action=f"{step}_gateway" if is_gateway(link.port) else step,
+            description_placeholders={
+                CONF_PORT: link.port,
+                CONF_BAUD_RATE: str(link.baud_rate),
+                CONF_PARITY: link.parity,
+            },
+            progress_task=self._search,
+        )
+
+    async def _async_search(self, link: SerialLink) -> None:
+        """Try all addresses with one line setting."""
+        protocol = Protocol(self._bus[CONF_PROTOCOL])
+        rounds = self._tried + len(self._untried)
+        async with async_find_bus(self.hass, protocol, link) as bus:
+            async for step in search(bus):
+                self.async_update_progress((self._tried + step.share) / rounds)
+                if step.several:
+                    self._several.append(str(step.address))
+                if step.found is not None:
+                    identity = step.found.identity
+                    self._names[identity.serial_number] = meter_name(identity)
+                    self._found[identity.serial_number] = {
+                        **self._bus,
+                        CONF_ADDRESS: step.found.address,
+                        CONF_BAUD_RATE: int(link.baud_rate),
+                        CONF_PARITY: str(link.parity),
+                    }
+
+    async def async_step_search_failed(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say why the bus cannot be searched any further."""
+        error = self._search.exception() if self._search else None
+        assert isinstance(error, LinkError)
+        translation = error_translation(self.hass, self._bus, error)
+        return self.async_abort(
+            reason=translation["translation_key"],
+            description_placeholders=translation["translation_placeholders"],
+        )
+
+    async def async_step_nothing_found(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say what may be the reason, and offer another way."""
+        return self.async_show_menu(
+            step_id="nothing_found",
+            menu_options=["search", _step_for(Protocol(self._bus[CONF_PROTOCOL]))],
+            description_placeholders={
+                CONF_PORT: self._bus[CONF_PORT],
+                "several": self._list_several(),
+            },
+        )
+
+    async def async_step_found(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
+        """Add one of the meters found, and offer the others as discovered devices."""
+        added = self._async_current_ids()
+        new = {number: data for number, data in self._found.items() if number not in added}
+        if user_input is not None:
+            serial_number = user_input[CONF_METER]
+            await self.async_set_unique_id(serial_number, raise_on_progress=False)
+            self._abort_if_unique_id_configured()
+            for number, data in new.items():
+                if number != serial_number:
+                    async_create_flow(
+                        self.hass,
+                        DOMAIN,
+                        ConfigFlowContext(source=SOURCE_INTEGRATION_DISCOVERY),
+                        {CONF_METER: number, CONF_NAME: self._names[number], **data},
+                    )
+            return self.async_create_entry(
+                title=self._names[serial_number], data=new[serial_number]
+            )
+        placeholders = {
+            "added": _list(self._names[number] for number in self._found if number in added),
+            "several": self._list_several(),
+        }
+        if not new:
+            return self.async_abort(reason="all_added", description_placeholders=placeholders)
+        options = [
+            SelectOptionDict(
+                value=number,
+                label=f"{self._names[number]} ({data[CONF_ADDRESS]}, {data[CONF_BAUD_RATE]} Bd)",
+            )
+            for number, data in new.items()
+        ]
+        return self.async_show_form(
+            step_id="found",
+            data_schema=vol.Schema(
+                {
+                    vol.Required(CONF_METER, default=next(iter(new))): SelectSelector(
+                        SelectSelectorConfig(options=options, mode=SelectSelectorMode.LIST)
+                    )
+                }
+            ),
+            description_placeholders=placeholders,
+        )
+
+    def _list_several(self) -> str:
+        return _list(self._several)
+
+    async def async_step_integration_discovery(
+        self, discovery_info: dict[str, Any]
+    ) -> ConfigFlowResult:
+        """Offer a meter that a search has found."""
+        self._bus = dict(discovery_info)
+        await self.async_set_unique_id(self._bus.pop(CONF_METER))
+        self._abort_if_unique_id_configured()
+        self.context["title_placeholders"] = {CONF_NAME: self._bus.pop(CONF_NAME)}
+        return await self.async_step_confirm()
+
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Add the meter that was found, if it still is where it was."""
+        failure: KlefrError | None = None
+        name = self.context["title_placeholders"][CONF_NAME]
+        if user_input is not None:
+            try:
+                identity = await self._async_identify(self._bus)
+            except KlefrError as err:
+                failure = err
+            else:
+                if identity.serial_number != self.unique_id:
+                    return self.async_abort(reason="wrong_meter")
+                return self.async_create_entry(title=name, data=self._bus)
+        return self._async_show("confirm", vol.Schema({}), {CONF_NAME: name}, "base", failure)
 
     def _async_show(
         self,
@@ -284,15 +578,19 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         failure: KlefrError | None,
     ) -> ConfigFlowResult:
         """Show a form, with what went wrong at the field that may be to blame."""
-        placeholders = {CONF_PORT: self._bus.get(CONF_PORT, "")}
+        shown = {**suggested, **self._bus}
+        placeholders = {
+            key: str(shown.get(key, "")) for key in (CONF_PORT, CONF_ADDRESS, CONF_NAME)
+        }
+        errors: dict[str, str] = {}
         if failure is not None:
-            placeholders = error_translation({**self._bus, **suggested}, failure)[
-                "translation_placeholders"
-            ]
+            translation = error_translation(self.hass, shown, failure)
+            errors[field] = translation["translation_key"]
+            placeholders |= translation["translation_placeholders"]
         return self.async_show_form(
             step_id=step_id,
             data_schema=self.add_suggested_values_to_schema(schema, suggested),
-            errors={field: failure.key} if failure else {},
+            errors=errors,
             description_placeholders=placeholders,
         )
 

@@ -14,8 +14,18 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 
+from .bus import async_port_users
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
-from .meter import KlefrError, Meter, Readings, Setting, Settings, SettingValue, WrongMeterError
+from .meter import (
+    KlefrError,
+    Meter,
+    PortInUseError,
+    Readings,
+    Setting,
+    Settings,
+    SettingValue,
+    WrongMeterError,
+)
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -29,15 +39,19 @@ class KlefrData:
     settings: SettingsCoordinator
 
 
-def error_translation(entry_data: Mapping[str, Any], err: KlefrError) -> dict[str, Any]:
+def error_translation(
+    hass: HomeAssistant, entry_data: Mapping[str, Any], err: KlefrError
+) -> dict[str, Any]:
     """Give a Home Assistant error the words for what went wrong with the meter."""
+    port = str(entry_data.get(CONF_PORT, ""))
+    users = async_port_users(hass, port) if isinstance(err, PortInUseError) else []
     return {
         "translation_domain": DOMAIN,
-        "translation_key": err.key,
+        "translation_key": f"{err.key}_by" if users else err.key,
         "translation_placeholders": {
-            "port": str(entry_data[CONF_PORT]),
+            "port": port,
             "address": str(entry_data.get(CONF_ADDRESS, "")),
-            "error": str(err),
+            "error": ", ".join(users) or str(err),
         },
     }
 
@@ -56,7 +70,7 @@ def translated_errors(
     except KlefrError as err:
         if isinstance(err, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
             hass.config_entries.async_schedule_reload(entry.entry_id)
-        raise raised(**error_translation(entry.data, err)) from err
+        raise raised(**error_translation(hass, entry.data, err)) from err
 
 
 class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):

@@ -43,12 +43,27 @@ async def _unload(hass: HomeAssistant) -> AsyncIterator[None]:
 
 
 async def start(hass: HomeAssistant) -> str:
+    """Begin to add a meter on a serial port."""
     result = await hass.config_entries.flow.async_init(DOMAIN, context={"source": SOURCE_USER})
-    assert result["type"] is FlowResultType.FORM
-    assert result["step_id"] == "user"
+    assert result["type"] is FlowResultType.MENU
+    assert result["menu_options"] == ["serial", "gateway"]
+    result = await choose(hass, result, "serial")
+    assert result["step_id"] == "serial"
     assert not result["errors"]
     flow_id: str = result["flow_id"]
     return flow_id
+
+
+async def start_reconfigure(hass: HomeAssistant, entry: MockConfigEntry) -> Any:
+    result = await entry.start_reconfigure_flow(hass)
+    assert result["step_id"] == "reconfigure"
+    return await choose(hass, result, "serial")
+
+
+async def choose(hass: HomeAssistant, result: Any, step: str) -> Any:
+    """Choose from a menu."""
+    assert result["type"] is FlowResultType.MENU
+    return await hass.config_entries.flow.async_configure(result["flow_id"], {"next_step_id": step})
 
 
 def filled_in(schema: Any) -> dict[str, Any]:
@@ -58,6 +73,7 @@ def filled_in(schema: Any) -> dict[str, Any]:
         if key == "line_settings"
         else key.description["suggested_value"]
         for key, value in schema.schema.items()
+        if key == "line_settings" or key.description
     }
 
 
@@ -67,12 +83,20 @@ async def configure(hass: HomeAssistant, flow_id: str, user_input: dict[str, Any
     return result
 
 
+async def choose_bus(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
+    """Fill in the form for the bus, and choose to enter an address."""
+    result = await configure(hass, flow_id, bus_answers(data))
+    if result["type"] is FlowResultType.MENU:
+        result = await choose(hass, result, data["protocol"])
+    return result
+
+
 async def submit(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
     """Fill in the forms that are left, and return what follows the last one."""
     [flow] = [f for f in hass.config_entries.flow.async_progress() if f["flow_id"] == flow_id]
-    if flow["step_id"] in ("user", "reconfigure"):
-        result = await configure(hass, flow_id, bus_answers(data))
-        if result["type"] is not FlowResultType.FORM or result["errors"]:
+    if flow["step_id"] == "serial":
+        result = await choose_bus(hass, flow_id, data)
+        if result["errors"]:
             return result
     return await configure(hass, flow_id, meter_answers(data))
 
@@ -96,7 +120,8 @@ async def test_the_factorys_settings_are_the_defaults(
 ) -> None:
     flow_id = await start(hass)
     result = await configure(hass, flow_id, {"port": entry_data["port"]})
-    assert result["step_id"] == "modbus"
+    assert result["menu_options"] == ["search", "modbus"]
+    result = await choose(hass, result, "modbus")
     result = await configure(hass, flow_id, {"line_settings": {}})
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert result["data"] == entry_data
@@ -191,7 +216,7 @@ async def test_each_failure_has_its_message_and_can_be_mended(
         assert result["description_placeholders"]["port"] == entry_data["port"]
         assert result["description_placeholders"]["address"] in ("", "1")
         # Nothing that was filled in is lost.
-        answers = bus_answers if result["step_id"] == "user" else meter_answers
+        answers = bus_answers if result["step_id"] == "serial" else meter_answers
         assert filled_in(result["data_schema"]) == answers(entry_data)
         line.silent = False
         line.garble = 0.0
@@ -241,8 +266,7 @@ async def test_a_meter_moves_to_another_port(
 ) -> None:
     entities = set(hass.states.async_entity_ids())
     async with serve(virtual_meter, pacing=False, link=tmp_path / "elsewhere") as elsewhere:
-        result = await loaded.start_reconfigure_flow(hass)
-        assert result["step_id"] == "reconfigure"
+        result = await start_reconfigure(hass, loaded)
         result = await submit(hass, result["flow_id"], {**entry_data, "port": elsewhere.port})
         assert result["type"] is FlowResultType.ABORT
         assert result["reason"] == "reconfigure_successful"
@@ -260,7 +284,7 @@ async def test_a_meter_moves_to_another_address_and_baud_rate(
 ) -> None:
     virtual_meter.address = 7
     virtual_meter.baud_rate = 1200
-    result = await loaded.start_reconfigure_flow(hass)
+    result = await start_reconfigure(hass, loaded)
     data = {**entry_data, "address": 7, "baud_rate": 1200}
     result = await submit(hass, result["flow_id"], data)
     assert result["reason"] == "reconfigure_successful"
@@ -279,7 +303,7 @@ async def test_what_is_not_changed_is_filled_in(
         entry, data={**entry_data, "baud_rate": 1200, "parity": "none"}
     )
     assert await hass.config_entries.async_setup(entry.entry_id)
-    result = await entry.start_reconfigure_flow(hass)
+    result = await start_reconfigure(hass, entry)
     shown = filled_in(result["data_schema"])
     assert shown == bus_answers(dict(entry.data))
     result = await configure(hass, result["flow_id"], shown)
@@ -293,7 +317,7 @@ async def test_what_is_not_changed_is_filled_in(
 async def test_a_failed_reconfiguration_leaves_the_entry_running(
     hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any], line: Line
 ) -> None:
-    result = await loaded.start_reconfigure_flow(hass)
+    result = await start_reconfigure(hass, loaded)
     for data, error in (
         ({**entry_data, "address": 9}, {"base": "no_answer"}),
         ({**entry_data, "baud_rate": 1200}, {"base": "no_answer"}),
@@ -302,7 +326,7 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
         assert result["errors"] == error
         assert loaded.state is ConfigEntryState.LOADED
         assert loaded.data == entry_data
-    other = await loaded.start_reconfigure_flow(hass)
+    other = await start_reconfigure(hass, loaded)
     other = await submit(hass, other["flow_id"], {**entry_data, "port": "/dev/klefr-nowhere"})
     assert other["errors"] == {"port": "port_not_found"}
     line.requests.clear()
@@ -325,7 +349,7 @@ async def test_a_different_meter_is_refused(
     async with serve(
         other, pacing=False, link=tmp_path / "elsewhere", baud_rate=baud_rate
     ) as elsewhere:
-        result = await loaded.start_reconfigure_flow(hass)
+        result = await start_reconfigure(hass, loaded)
         data = {
             **entry_data,
             "port": elsewhere.port,
@@ -348,7 +372,7 @@ async def test_a_different_meter_on_the_same_port_is_refused_and_the_entry_put_b
 ) -> None:
     virtual_meter.baud_rate = 1200
     virtual_meter.serial_number = "22091040"
-    result = await loaded.start_reconfigure_flow(hass)
+    result = await start_reconfigure(hass, loaded)
     result = await submit(hass, result["flow_id"], {**entry_data, "baud_rate": 1200})
     assert result["reason"] == "wrong_meter"
     assert loaded.data == entry_data

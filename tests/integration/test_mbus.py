@@ -29,7 +29,7 @@ from simulator.mbus import serve
 from simulator.meter import Tariff, VirtualMeter
 
 from . import SERIAL_NUMBER, entity_id, state, wait
-from .test_config_flow import configure, filled_in, start
+from .test_config_flow import choose_bus, configure, filled_in, start, start_reconfigure
 from .test_settings import options, press, select
 
 
@@ -65,7 +65,7 @@ async def _unload(hass: HomeAssistant) -> AsyncIterator[None]:
 
 
 async def add(hass: HomeAssistant, port: str, address: str, baud_rate: int = 9600) -> Any:
-    result = await configure(hass, await start(hass), {"port": port, "protocol": "mbus"})
+    result = await choose_bus(hass, await start(hass), {"port": port, "protocol": "mbus"})
     assert result["step_id"] == "mbus"
     return await configure(
         hass,
@@ -92,7 +92,7 @@ async def test_a_meter_is_added_by_either_address(
 
 async def test_the_factorys_settings_are_the_defaults(hass: HomeAssistant, line: Line) -> None:
     flow_id = await start(hass)
-    await configure(hass, flow_id, {"port": line.port, "protocol": "mbus"})
+    await choose_bus(hass, flow_id, {"port": line.port, "protocol": "mbus"})
     result = await configure(hass, flow_id, {"line_settings": {}})
     assert result["data"] == {
         "port": line.port,
@@ -155,7 +155,7 @@ async def test_a_modbus_meter_is_not_taken_for_one(
 async def test_another_protocol_on_a_port_in_use_is_refused(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line
 ) -> None:
-    result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
+    result = await choose_bus(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
     assert result["errors"] == {"port": "line_settings_in_use"}
     assert "mbus, 9600 baud" in result["description_placeholders"]["error"]
     assert loaded.state is ConfigEntryState.LOADED
@@ -166,7 +166,7 @@ async def test_the_line_settings_in_force_are_filled_in(
 ) -> None:
     virtual_meter.baud_rate = 1200
     await add(hass, line.port, "0", 1200)
-    result = await configure(hass, await start(hass), {"port": line.port, "protocol": "mbus"})
+    result = await choose_bus(hass, await start(hass), {"port": line.port, "protocol": "mbus"})
     [section] = [v for k, v in result["data_schema"].schema.items() if k == "line_settings"]
     assert filled_in(section.schema) == {"baud_rate": "1200"}
 
@@ -175,7 +175,7 @@ async def test_a_meter_is_found_again_under_its_other_address(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line
 ) -> None:
     entities = set(hass.states.async_entity_ids())
-    result = await loaded.start_reconfigure_flow(hass)
+    result = await start_reconfigure(hass, loaded)
     shown = filled_in(result["data_schema"])
     assert shown == {"port": line.port, "protocol": "mbus"}
     result = await configure(hass, result["flow_id"], shown)

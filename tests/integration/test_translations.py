@@ -12,7 +12,13 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
-from custom_components.klefr.config_flow import BUS, LINE_SETTINGS, METER, OPTIONS
+from custom_components.klefr.config_flow import (
+    GATEWAY,
+    OPTIONS,
+    SERIAL,
+    line_settings_schema,
+    meter_schema,
+)
 from custom_components.klefr.meter import BaudRate, KlefrError, LinkError, Parity, Protocol, errors
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
@@ -91,7 +97,8 @@ def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
 
 
 def test_every_message_is_of_a_failure() -> None:
-    assert STRINGS["exceptions"].keys() == {failure.key for failure in FAILURES}
+    known = {failure.key for failure in FAILURES} | {"port_in_use_by"}
+    assert STRINGS["exceptions"].keys() == known
     assert issubclass(errors.PortInUseError, LinkError)
 
 
@@ -102,21 +109,22 @@ def test_messages_name_only_what_they_are_given() -> None:
         assert fields <= {"port", "address", "error"}
 
 
-@pytest.mark.parametrize("step", ["user", "reconfigure"])
-def test_every_field_of_the_first_form_is_named_and_explained(step: str) -> None:
+@pytest.mark.parametrize(("step", "schema"), [("serial", SERIAL), ("gateway", GATEWAY)])
+def test_every_field_of_a_bus_is_named_and_explained(step: str, schema: Any) -> None:
     strings = STRINGS["config"]["step"][step]
     assert strings["data"].keys() == strings["data_description"].keys()
-    assert strings["data"].keys() == {str(key) for key in BUS.schema}
+    assert strings["data"].keys() == {str(key) for key in schema.schema}
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_every_field_of_the_second_form_is_named_and_explained(protocol: Protocol) -> None:
-    strings = STRINGS["config"]["step"][protocol]
+@pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
+def test_every_field_of_a_meter_is_named_and_explained(protocol: Protocol, port: str) -> None:
+    strings = STRINGS["config"]["step"]["mbus" if protocol is Protocol.MBUS else "modbus"]
     section = strings["sections"]["line_settings"]
-    fields = {str(key) for key in METER[protocol].schema} - {"line_settings"}
+    fields = {str(key) for key in meter_schema(protocol, port).schema} - {"line_settings"}
     assert strings["data"].keys() == strings["data_description"].keys() == fields
     assert section["data"].keys() == section["data_description"].keys()
-    assert section["data"].keys() == {str(key) for key in LINE_SETTINGS[protocol].schema}
+    assert section["data"].keys() >= {str(key) for key in line_settings_schema(protocol, port)}
 
 
 def test_the_options_are_named_and_explained() -> None:
@@ -127,6 +135,7 @@ def test_the_options_are_named_and_explained() -> None:
 
 def test_every_choice_is_named() -> None:
     selector = STRINGS["selector"]
-    assert list(selector["protocol"]["options"]) == list(Protocol)
+    assert selector["protocol"]["options"].keys() == set(Protocol) - {Protocol.MODBUS_TCP}
+    assert selector["gateway_protocol"]["options"].keys() == set(Protocol)
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)

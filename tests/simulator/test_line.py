@@ -9,7 +9,7 @@ import termios
 import pytest
 import serialx
 
-from simulator.line import Line
+from simulator.line import Line, TcpLine
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
 
@@ -165,6 +165,28 @@ async def test_gateway_comes_back_on_the_same_port(
         with pytest.raises(OSError, match="Connect call failed"):
             await asyncio.open_connection(host, int(port))
         await line.plug()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await Client(reader, writer).ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
+        writer.close()
+
+
+@pytest.mark.parametrize("pacing", [False, True])
+async def test_gateway_hangs_up_in_the_middle_of_the_next_answers_only(
+    socket_enabled: None, meter: VirtualMeter, pacing: bool
+) -> None:
+    async with serve(meter, pacing=pacing, tcp=("127.0.0.1", 0)) as line:
+        assert isinstance(line, TcpLine)
+        line.hang_up_next = 2
+        host, _, port = line.port.partition(":")
+        answer = frame(1, SERIAL_NUMBER)
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(frame(1, READ_SERIAL_NUMBER))
+            part = await reader.read()
+            assert part
+            assert part != answer
+            assert answer.startswith(part)
+            writer.close()
         reader, writer = await asyncio.open_connection(host, int(port))
         assert await Client(reader, writer).ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
         writer.close()

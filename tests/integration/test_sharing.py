@@ -1,0 +1,304 @@
+"""Several meters on one line, and networks in between."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from homeassistant.config_entries import SOURCE_RECONFIGURE, SOURCE_USER, ConfigEntryState
+from homeassistant.const import STATE_UNAVAILABLE, Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.helpers import entity_registry as er
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+import serialx
+
+from custom_components.klefr.const import DOMAIN
+from simulator import mbus, modbus
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+
+from . import SERIAL_NUMBER, entity_id, state, wait
+from .test_config_flow import choose, configure, filled_in, start
+
+OTHER = "22091040"
+
+
+def entry_for(meter: VirtualMeter, port: str, **data: Any) -> MockConfigEntry:
+    return MockConfigEntry(
+        domain=DOMAIN,
+        unique_id=meter.serial_number,
+        title=meter.serial_number,
+        data={
+            "port": port,
+            "protocol": "modbus",
+            "address": meter.address,
+            "baud_rate": 9600,
+            "parity": "even",
+            **data,
+        },
+    )
+
+
+@pytest.fixture
+def other_meter() -> VirtualMeter:
+    return VirtualMeter(serial_number=OTHER, address=2, clock=lambda: 0.0)
+
+
+@pytest.fixture
+async def line(
+    virtual_meter: VirtualMeter, other_meter: VirtualMeter, tmp_path: Path
+) -> AsyncIterator[Line]:
+    async with modbus.serve(
+        virtual_meter, other_meter, pacing=False, link=tmp_path / "shared"
+    ) as line:
+        yield line
+
+
+@pytest.fixture
+async def entries(
+    hass: HomeAssistant, virtual_meter: VirtualMeter, other_meter: VirtualMeter, line: Line
+) -> AsyncIterator[list[MockConfigEntry]]:
+    """Two meters on one line, both loaded."""
+    entries = [entry_for(meter, line.port) for meter in (virtual_meter, other_meter)]
+    for entry in entries:
+        entry.add_to_hass(hass)
+    await hass.config_entries.async_setup(entries[0].entry_id)
+    await hass.async_block_till_done()
+    assert [entry.state for entry in entries] == [ConfigEntryState.LOADED] * 2
+    yield entries
+    for entry in hass.config_entries.async_entries(DOMAIN):
+        if entry.state.recoverable:
+            await hass.config_entries.async_unload(entry.entry_id)
+
+
+def states_of(hass: HomeAssistant, entry: MockConfigEntry) -> set[str]:
+    found = er.async_entries_for_config_entry(er.async_get(hass), entry.entry_id)
+    return {shown.state for each in found if (shown := hass.states.get(each.entity_id)) is not None}
+
+
+async def test_a_reload_does_not_disturb_the_others(
+    hass: HomeAssistant, entries: list[MockConfigEntry], line: Line
+) -> None:
+    first, second = entries
+    transport = second.runtime_data.meter._bus._transport
+    await hass.config_entries.async_reload(first.entry_id)
+    await hass.async_block_till_done()
+    assert first.state is ConfigEntryState.LOADED
+    await wait(hass)
+    assert STATE_UNAVAILABLE not in states_of(hass, second)
+    assert not transport.is_closing()
+    await hass.config_entries.async_unload(first.entry_id)
+    assert not transport.is_closing()
+    await hass.config_entries.async_unload(second.entry_id)
+    assert transport.is_closing()
+
+
+async def test_a_dead_meter_is_asked_once_per_poll_and_leaves_the_others_alone(
+    hass: HomeAssistant,
+    entries: list[MockConfigEntry],
+    virtual_meter: VirtualMeter,
+    line: Line,
+) -> None:
+    first, second = entries
+    virtual_meter.address = 99  # as good as switched off
+    await wait(hass)
+    assert states_of(hass, first) == {STATE_UNAVAILABLE}
+    line.requests.clear()
+    for polls in (1, 2, 3):
+        await wait(hass)
+        assert [request[0] for request in line.requests].count(1) == polls
+        assert STATE_UNAVAILABLE not in states_of(hass, second)
+    virtual_meter.address = 1
+    await wait(hass)
+    assert STATE_UNAVAILABLE not in states_of(hass, first)
+
+
+async def test_all_meters_come_back_with_the_converter(
+    hass: HomeAssistant, entries: list[MockConfigEntry], line: Line
+) -> None:
+    await line.unplug()
+    await wait(hass)
+    for entry in entries:
+        assert states_of(hass, entry) == {STATE_UNAVAILABLE}
+    # The link stays while the terminal behind it is a new one.
+    await line.plug()
+    await wait(hass)
+    for entry in entries:
+        assert STATE_UNAVAILABLE not in states_of(hass, entry)
+
+
+async def test_another_name_of_the_same_port_shares_it(
+    hass: HomeAssistant, line: Line, tmp_path: Path
+) -> None:
+    alias = tmp_path / "by-id"
+    alias.symlink_to(line.port)
+    for port, address in ((line.port, 1), (str(alias), 2)):
+        result = await configure(hass, await start(hass), {"port": port, "protocol": "modbus"})
+        result = await choose(hass, result, "modbus")
+        result = await configure(hass, result["flow_id"], {"address": address, "line_settings": {}})
+        assert result["type"] is FlowResultType.CREATE_ENTRY
+        assert result["data"]["port"] == line.port
+    for entry in hass.config_entries.async_entries(DOMAIN):
+        assert entry.state is ConfigEntryState.LOADED
+        await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_the_known_port_is_suggested(
+    hass: HomeAssistant, entries: list[MockConfigEntry], line: Line
+) -> None:
+    result = await hass.config_entries.flow.async_init(DOMAIN, context={"source": SOURCE_USER})
+    result = await choose(hass, result, "serial")
+    assert filled_in(result["data_schema"]) == {"port": line.port, "protocol": "modbus"}
+
+
+async def test_who_has_the_port_is_named(hass: HomeAssistant, line: Line) -> None:
+    holder = MockConfigEntry(
+        domain="zha", title="Zigbee stick", data={"device": {"path": line.port, "baudrate": 115200}}
+    )
+    holder.add_to_hass(hass)
+    other = serialx.serial_for_url(line.port, baudrate=9600, exclusive=True)
+    await hass.async_add_executor_job(other.open)
+    result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
+    assert result["errors"] == {"port": "port_in_use_by"}
+    assert result["description_placeholders"]["error"] == "Zigbee stick (zha)"
+    await hass.async_add_executor_job(other.close)
+
+
+@pytest.fixture
+async def gateway(
+    request: pytest.FixtureRequest, virtual_meter: VirtualMeter, socket_enabled: None
+) -> AsyncIterator[tuple[str, Line]]:
+    """A gateway, and what it speaks."""
+    address = ("127.0.0.1", 0)
+    if request.param == "mbus":
+        meter = VirtualMeter(model="6933", serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
+        served = mbus.serve(meter, pacing=False, tcp=address)
+    else:
+        framing = modbus.Framing.SOCKET if request.param == "modbus_tcp" else modbus.Framing.RTU
+        served = modbus.serve(virtual_meter, pacing=False, tcp=address, framing=framing)
+    async with served as line:
+        yield request.param, line
+
+
+async def begin_gateway(hass: HomeAssistant, protocol: str, line: Line) -> Any:
+    result = await hass.config_entries.flow.async_init(DOMAIN, context={"source": SOURCE_USER})
+    result = await choose(hass, result, "gateway")
+    host, port = line.port.split(":")
+    return await configure(
+        hass, result["flow_id"], {"host": host, "port": int(port), "protocol": protocol}
+    )
+
+
+@pytest.mark.parametrize("gateway", ["modbus_tcp", "modbus", "mbus"], indirect=True)
+async def test_a_meter_behind_a_gateway_is_added_and_set(
+    hass: HomeAssistant, gateway: tuple[str, Line]
+) -> None:
+    protocol, line = gateway
+    step = "mbus" if protocol == "mbus" else "modbus"
+    result = await choose(hass, await begin_gateway(hass, protocol, line), step)
+    fields = {str(key) for key in result["data_schema"].schema}
+    assert fields == {"address"} | (set() if protocol == "modbus_tcp" else {"line_settings"})
+    user_input: dict[str, Any] = {} if protocol == "modbus_tcp" else {"line_settings": {}}
+    result = await configure(hass, result["flow_id"], user_input)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert result["data"]["port"] == f"socket://{line.port}"
+    assert result["data"]["protocol"] == protocol
+    entry = result["result"]
+    assert entry.state is ConfigEntryState.LOADED
+    await hass.services.async_call(
+        "select",
+        "select_option",
+        {"entity_id": entity_id(hass, Platform.SELECT, "tariff"), "option": "t2"},
+        blocking=True,
+    )
+    assert state(hass, Platform.SELECT, "tariff") == "t2"
+
+    # The gateway restarts.
+    await line.unplug()
+    await wait(hass)
+    assert state(hass, Platform.SELECT, "tariff") == STATE_UNAVAILABLE
+    await line.plug()
+    await wait(hass)
+    await wait(hass, seconds=0)
+    assert state(hass, Platform.SELECT, "tariff") == "t2"
+    await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_a_gateway_that_is_not_there_is_explained(
+    hass: HomeAssistant, virtual_meter: VirtualMeter, socket_enabled: None
+) -> None:
+    async with modbus.serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
+        pass
+    result = await begin_gateway(hass, "modbus_tcp", line)
+    assert result["errors"] == {"host": "link_failed"}
+    host, port = line.port.split(":")
+    assert filled_in(result["data_schema"]) == {
+        "host": host,
+        "port": int(port),
+        "protocol": "modbus_tcp",
+    }
+
+
+@pytest.mark.parametrize("gateway", ["modbus_tcp", "modbus"], indirect=True)
+async def test_a_meter_moves_behind_a_gateway_and_back(
+    hass: HomeAssistant, loaded: MockConfigEntry, gateway: tuple[str, Line], entry_data: Any
+) -> None:
+    protocol, line = gateway
+    entities = set(hass.states.async_entity_ids())
+    host, port = line.port.split(":")
+    result = await loaded.start_reconfigure_flow(hass)
+    result = await choose(hass, result, "gateway")
+    result = await configure(
+        hass, result["flow_id"], {"host": host, "port": int(port), "protocol": protocol}
+    )
+    user_input: dict[str, Any] = {} if protocol == "modbus_tcp" else {"line_settings": {}}
+    result = await configure(hass, result["flow_id"], {"address": 1, **user_input})
+    assert result["reason"] == "reconfigure_successful"
+    assert loaded.data["port"] == f"socket://{line.port}"
+    assert loaded.state is ConfigEntryState.LOADED
+    assert set(hass.states.async_entity_ids()) == entities
+
+    result = await loaded.start_reconfigure_flow(hass)
+    result = await choose(hass, result, "gateway")
+    assert filled_in(result["data_schema"]) == {
+        "host": host,
+        "port": int(port),
+        "protocol": protocol,
+    }
+    hass.config_entries.flow.async_abort(result["flow_id"])
+    result = await choose(hass, await loaded.start_reconfigure_flow(hass), "serial")
+    result = await configure(
+        hass, result["flow_id"], {"port": entry_data["port"], "protocol": "modbus"}
+    )
+    result = await configure(hass, result["flow_id"], {"address": 1, "line_settings": {}})
+    assert result["reason"] == "reconfigure_successful"
+    assert loaded.data == entry_data
+    assert loaded.state is ConfigEntryState.LOADED
+    assert set(hass.states.async_entity_ids()) == entities
+    await hass.config_entries.async_unload(loaded.entry_id)
+
+
+async def test_a_gateway_is_set_to_another_protocol(
+    hass: HomeAssistant, virtual_meter: VirtualMeter, socket_enabled: None
+) -> None:
+    async with modbus.serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
+        result = await choose(hass, await begin_gateway(hass, "modbus", line), "modbus")
+        result = await configure(hass, result["flow_id"], {"line_settings": {}})
+        entry = result["result"]
+    host, port = line.port.split(":")
+    async with modbus.serve(
+        virtual_meter, pacing=False, tcp=(host, int(port)), framing=modbus.Framing.SOCKET
+    ):
+        result = await hass.config_entries.flow.async_init(
+            DOMAIN, context={"source": SOURCE_RECONFIGURE, "entry_id": entry.entry_id}
+        )
+        result = await choose(hass, result, "gateway")
+        result = await configure(
+            hass, result["flow_id"], {"host": host, "port": int(port), "protocol": "modbus_tcp"}
+        )
+        result = await configure(hass, result["flow_id"], {"address": 1})
+        assert result["reason"] == "reconfigure_successful"
+        assert entry.data["protocol"] == "modbus_tcp"
+        assert entry.state is ConfigEntryState.LOADED
+        await hass.config_entries.async_unload(entry.entry_id)
