@@ -13,7 +13,7 @@ from .coordinator import (
     error_translation,
     written_store,
 )
-from .meter import KlefrError, LineSettingsError, WrongMeterError, identify
+from .meter import KlefrError, WrongMeterError, identify
 
 PLATFORMS = [
     Platform.BINARY_SENSOR,
@@ -27,12 +27,11 @@ PLATFORMS = [
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
     try:
-        meter = await identify(async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
+        meter = await identify(await async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
         if meter.identity.serial_number != entry.unique_id:
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
     except KlefrError as err:
-        lasting = isinstance(err, (LineSettingsError, WrongMeterError))
-        failure = ConfigEntryError if lasting else ConfigEntryNotReady
+        failure = ConfigEntryError if isinstance(err, WrongMeterError) else ConfigEntryNotReady
         raise failure(**error_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter)
     await readings.async_config_entry_first_refresh()

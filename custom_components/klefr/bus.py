@@ -1,9 +1,11 @@
 """Hand out the buses that config entries and config flows share.
 
-A port can be opened once only, so all who want something on it hold the same bus.
+A port can be opened once only, so all who want something on it hold the same bus. One that
+Home Assistant has opened for another integration is used as it is.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 import os
 from typing import Any, Final
 
@@ -18,6 +20,11 @@ from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, Se
 GATEWAY_PREFIX: Final = "socket://"
 
 DATA_BUSES: HassKey[dict[str, Bus]] = HassKey(f"{DOMAIN}_buses")
+
+# What the modbus integration itself calls DATA_MODBUS_CONNECTIONS. Importing it from there
+# would load that integration for all who do not use it, and Home Assistant before 2026.9
+# does not have it.
+DATA_MODBUS_CONNECTIONS: HassKey[dict[tuple[Any, ...], Any]] = HassKey("modbus_connections")
 
 
 def gateway_port(host: str, tcp_port: int) -> str:
@@ -45,6 +52,9 @@ async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
         return next((each for each in held if os.path.realpath(each) == device), port)
 
     held = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
+    held += [
+        where[1] for where in hass.data.get(DATA_MODBUS_CONNECTIONS, {}) if where[0] == "serial"
+    ]
     return await hass.async_add_executor_job(same_port)
 
 
@@ -81,8 +91,19 @@ def link_from(data: Mapping[str, Any]) -> SerialLink:
 @callback
 def async_held_bus(hass: HomeAssistant, port: str) -> Bus | None:
     """Return the bus that others hold on a port."""
-    bus = hass.data.setdefault(DATA_BUSES, {}).get(port)
-    return bus if bus is not None and bus.held else None
+    return _held_bus(hass, SerialLink(port=port))
+
+
+def _held_bus(hass: HomeAssistant, link: SerialLink) -> Bus | None:
+    bus = hass.data.get(DATA_BUSES, {}).get(link.port)
+    if bus is not None and bus.held:
+        return bus
+    if not hass.data.get(DATA_MODBUS_CONNECTIONS):
+        return None
+    # Whoever holds these connections has loaded all that this needs.
+    from .shared_modbus import async_shared_bus  # noqa: PLC0415
+
+    return async_shared_bus(hass, link)
 
 
 @callback
@@ -93,26 +114,29 @@ def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) ->
     settings.
     """
     buses = hass.data.setdefault(DATA_BUSES, {})
-    bus = buses.get(link.port)
-    if bus is not None and (bus.protocol, bus.link) == (protocol, link):
-        return bus
-    if bus is not None and bus.held:
+    bus = _held_bus(hass, link)
+    if bus is None:
+        bus = buses.get(link.port)
+        if bus is None or (type(bus), bus.link) != (BUSES[protocol], link):
+            bus = BUSES[protocol](link)
+    elif (bus.protocol, bus.link) != (protocol, link):
         raise LineSettingsError(
             f"{bus.protocol}, {bus.link.baud_rate} baud and parity {bus.link.parity} are in force"
             f" on {link.port}"
         )
-    bus = buses[link.port] = BUSES[protocol](link)
+    buses[link.port] = bus
     return bus
 
 
-@callback
-def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> Bus:
+async def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> Bus:
     """Return the entry's bus, held until the entry unloads.
 
     Raises LineSettingsError if others hold the port with another protocol or other line
     settings.
     """
-    bus = async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link_from(entry.data))
+    link = link_from(entry.data)
+    link = replace(link, port=await async_canonical_port(hass, link.port))
+    bus = async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link)
     bus.hold()
     entry.async_on_unload(bus.release)
     return bus

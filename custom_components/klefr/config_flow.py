@@ -215,7 +215,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         self._search: asyncio.Task[None] | None = None
         self._found: dict[str, dict[str, Any]] = {}
         self._names: dict[str, str] = {}
-        self._several: list[str] = []
+        self._several: list[int | str] = []
 
     @staticmethod
     @callback
@@ -419,6 +419,8 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             self._untried += _other_line_settings(protocol, link)
         self._tried = 0
         self._search = None
+        self._found.clear()
+        self._several.clear()
         return await self.async_step_searching()
 
     async def async_step_searching(
@@ -459,7 +461,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             async for step in search(bus):
                 self.async_update_progress((self._tried + step.share) / rounds)
                 if step.several:
-                    self._several.append(str(step.address))
+                    self._several.append(step.address)
                 if step.found is not None:
                     identity = step.found.identity
                     self._names[identity.serial_number] = meter_name(identity)
@@ -491,13 +493,13 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             menu_options=["search", _step_for(Protocol(self._bus[CONF_PROTOCOL]))],
             description_placeholders={
                 CONF_PORT: self._bus[CONF_PORT],
-                "several": self._list_several(),
+                "several": _list(map(str, self._several)),
             },
         )
 
     async def async_step_found(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Add one of the meters found, and offer the others as discovered devices."""
-        added = self._async_current_ids()
+        added = self._async_current_ids(include_ignore=False)
         new = {number: data for number, data in self._found.items() if number not in added}
         if user_input is not None:
             serial_number = user_input[CONF_METER]
@@ -516,7 +518,12 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             )
         placeholders = {
             "added": _list(self._names[number] for number in self._found if number in added),
-            "several": self._list_several(),
+            # M-Bus meters with the same primary address are found by the secondary one.
+            "several": _list(
+                str(address)
+                for address in self._several
+                if isinstance(address, str) or self._bus[CONF_PROTOCOL] != Protocol.MBUS
+            ),
         }
         if not new:
             return self.async_abort(reason="all_added", description_placeholders=placeholders)
@@ -538,9 +545,6 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             ),
             description_placeholders=placeholders,
         )
-
-    def _list_several(self) -> str:
-        return _list(self._several)
 
     async def async_step_integration_discovery(
         self, discovery_info: dict[str, Any]

@@ -208,7 +208,7 @@ async def test_two_meters_share_a_port(
         await hass.config_entries.async_unload(entries[1].entry_id)
 
 
-async def test_two_line_settings_on_one_port_are_an_error(
+async def test_two_line_settings_on_one_port_are_an_error_that_mends_itself(
     hass: HomeAssistant, loaded: MockConfigEntry, entry_data: dict[str, Any]
 ) -> None:
     other = MockConfigEntry(
@@ -216,6 +216,10 @@ async def test_two_line_settings_on_one_port_are_an_error(
     )
     other.add_to_hass(hass)
     await hass.config_entries.async_setup(other.entry_id)
-    assert other.state is ConfigEntryState.SETUP_ERROR
+    assert other.state is ConfigEntryState.SETUP_RETRY
     assert other.error_reason_translation_key == "line_settings_in_use"
     assert loaded.state is ConfigEntryState.LOADED
+    await hass.config_entries.async_unload(loaded.entry_id)
+    await wait(hass, seconds=60)
+    # The port is free for it now, though nobody answers there.
+    assert other.error_reason_translation_key == "no_answer"

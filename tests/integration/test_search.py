@@ -42,7 +42,7 @@ async def modbus_line(tmp_path: Path) -> AsyncIterator[Line]:
 
 @pytest.fixture
 async def mbus_line(tmp_path: Path) -> AsyncIterator[Line]:
-    meters = [mbus_meter("22092001"), mbus_meter("22092002"), mbus_meter("31092001", 7)]
+    meters = [mbus_meter("12092001"), mbus_meter("22092002"), mbus_meter("31092001", 7)]
     async with mbus.serve(*meters, pacing=False, link=tmp_path / "mbus") as line:
         yield line
 
@@ -151,10 +151,12 @@ async def test_m_bus_meters_are_found_however_they_are_addressed(
 ) -> None:
     result = await search(hass, mbus_line.port, "mbus")
     assert sorted(offered(result)) == [
-        "KLEFR 6933/6943 22092001 (22092001, 9600 Bd)",
+        "KLEFR 6933/6943 12092001 (12092001, 9600 Bd)",
         "KLEFR 6933/6943 22092002 (22092002, 9600 Bd)",
         "KLEFR 6933/6943 31092001 (7, 9600 Bd)",
     ]
+    # That two of them have the primary address 0 does not matter.
+    assert result["description_placeholders"]["several"] == "–"
     result = await configure(hass, result["flow_id"], {"meter": "22092002"})
     assert result["data"]["address"] == "22092002"
     assert result["result"].state is ConfigEntryState.LOADED

@@ -17,6 +17,7 @@ from custom_components.klefr.meter import (
     MBusMeter,
     ModbusBus,
     ModbusMeter,
+    ModbusTcpBus,
     Quantity,
     SerialLink,
     Step,
@@ -29,6 +30,7 @@ from simulator import mbus, modbus
 from simulator.line import Line, PtyLine
 from simulator.mbus import MBusFace
 from simulator.meter import Parity, VirtualMeter
+from simulator.modbus import ModbusFace
 from tests.simulator import mbus_client
 
 # `search` is the name of the function, too, where the module is imported from.
@@ -555,3 +557,29 @@ def test_every_address_that_a_meter_can_have_is_tried(monkeypatch: pytest.Monkey
     assert list(MODULE.MODBUS_ADDRESSES) == list(ALL_UNITS)
     assert list(MODULE.PRIMARY_ADDRESSES) == list(ALL_PRIMARY_ADDRESSES)
     assert MODULE.DIGITS == ALL_DIGITS
+
+
+async def test_a_gateway_that_waits_long_for_missing_units_hides_no_meter(
+    socket_enabled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ModbusFace._answers
+
+    async def answers_late(self: ModbusFace, unit: int, pdu: bytes, line: Line) -> list[bytes]:
+        found = await answers(self, unit, pdu, line)
+        if not found:
+            await asyncio.sleep(1.0)
+        return found
+
+    monkeypatch.setattr(ModbusFace, "_answers", answers_late)
+    monkeypatch.setattr(MODULE, "MODBUS_ADDRESSES", range(1, 7))
+    meters = [
+        VirtualMeter(serial_number=f"2209100{address}", address=address, clock=lambda: 0.0)
+        for address in (1, 5, 6)
+    ]
+    async with (
+        modbus.serve(*meters, tcp=("127.0.0.1", 0), pacing=False, framing="socket") as line,
+        ModbusTcpBus(SerialLink(port=f"socket://{line.port}")) as bus,
+    ):
+        steps = [step async for step in search(bus)]
+    assert [step.found.address for step in steps if step.found] == [1, 5, 6]
+    assert not [step.address for step in steps if step.several]

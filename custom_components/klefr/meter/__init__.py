@@ -22,7 +22,7 @@ from .errors import (
 from .link import BaudRate, Parity, Protocol, SerialLink
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, parse_address
 from .meter import Meter
-from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusMeter, ModbusTcpBus
+from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
 from .model import (
     LCD_CYCLE_TIMES,
     S0_RATES,
@@ -67,6 +67,7 @@ __all__ = [
     "MBusMeter",
     "Meter",
     "ModbusBus",
+    "ModbusLine",
     "ModbusMeter",
     "ModbusTcpBus",
     "Model",

@@ -5,7 +5,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Final, Self
+from typing import Final, Self, override
 
 import serialx
 
@@ -31,7 +31,7 @@ class Bus(ABC):
     cannot be, and CommunicationError when repeating the request did not help.
     """
 
-    protocol: ClassVar[Protocol]
+    protocol: Protocol
 
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet.
@@ -42,8 +42,6 @@ class Bus(ABC):
         self.tally: Counter[str] = Counter()
         self._holders = 0
         self._turn = asyncio.Lock()
-        self._transport: serialx.BaseSerialTransport | None = None
-        self._lost = asyncio.Event()
         self._silent: set[Hashable] = set()
 
     @property
@@ -95,9 +93,28 @@ class Bus(ABC):
             self._silent.discard(address)
 
     @abstractmethod
+    async def _open(self) -> None:
+        """Open the link if it is not. Raises LinkError, for one if nobody holds the bus."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close the link if it is open."""
+
+
+class OwnBus(Bus):
+    """A bus whose link is opened here."""
+
+    def __init__(self, link: SerialLink) -> None:
+        """Remember the link; nothing is opened yet."""
+        super().__init__(link)
+        self._transport: serialx.BaseSerialTransport | None = None
+        self._lost = asyncio.Event()
+
+    @abstractmethod
     def _connect(self) -> asyncio.Protocol:
         """Make what listens to the link. It sets `_lost` when the link breaks."""
 
+    @override
     async def _open(self) -> None:
         if not self.held:
             # A poll that outlives its entry must not take the port again.
@@ -108,6 +125,7 @@ class Bus(ABC):
         self._lost.clear()
         self._transport = await open_link(self.link, self._connect)
 
+    @override
     async def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()

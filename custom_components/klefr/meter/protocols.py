@@ -7,7 +7,7 @@ from .bus import Bus
 from .link import Protocol
 from .mbus import MBusBus, MBusMeter
 from .meter import Meter
-from .modbus import ModbusBus, ModbusMeter, ModbusTcpBus
+from .modbus import ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
 
 BUSES: Final[Mapping[Protocol, type[Bus]]] = {
     bus.protocol: bus for bus in (ModbusBus, ModbusTcpBus, MBusBus)
@@ -21,6 +21,6 @@ async def identify(bus: Bus, address: int | str) -> Meter:
     """
     if isinstance(bus, MBusBus):
         return await MBusMeter.identify(bus, address)
-    assert isinstance(bus, ModbusBus)
+    assert isinstance(bus, ModbusLine)
     assert isinstance(address, int)
     return await ModbusMeter.identify(bus, address)

@@ -13,7 +13,7 @@ from .errors import GarbledAnswerError, NoAnswerError, NotAKlefrMeterError, Refu
 from .mbus import PRIMARY_ADDRESSES, MBusBus
 from .mbus.bus import SecondaryAddress, Target
 from .mbus.meter import MANUFACTURERS, identity_of
-from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusMeter
+from .modbus import MODBUS_ADDRESSES, ModbusLine, ModbusMeter
 from .modbus.registers import REGISTERS, Identifier
 from .model import Identity
 
@@ -55,11 +55,11 @@ def search(bus: Bus) -> AsyncGenerator[Step]:
     """Try all addresses of a bus, those where nobody answers only once. Raises LinkError."""
     if isinstance(bus, MBusBus):
         return _search_mbus(bus)
-    assert isinstance(bus, ModbusBus)
+    assert isinstance(bus, ModbusLine)
     return _search_modbus(bus)
 
 
-async def _search_modbus(bus: ModbusBus) -> AsyncGenerator[Step]:
+async def _search_modbus(bus: ModbusLine) -> AsyncGenerator[Step]:
     for done, unit in enumerate(MODBUS_ADDRESSES, start=1):
         found, several = None, False
         if await bus.probe(unit, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, override
 
-from ..bus import ADAPTER_DELAY, ATTEMPTS, OVERDUE, Bus
+from ..bus import ADAPTER_DELAY, ATTEMPTS, OVERDUE, OwnBus
 from ..errors import (
     CommunicationError,
     GarbledAnswerError,
@@ -76,7 +76,7 @@ type Target = int | SecondaryAddress
 """A primary address, 0 to 250, or a secondary one."""
 
 
-class MBusBus(Bus):
+class MBusBus(OwnBus):
     """The M-Bus meters on one link.
 
     A turn on the line is a whole conversation with one meter: with a secondary address it is

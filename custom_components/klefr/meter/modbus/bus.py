@@ -12,14 +12,18 @@ from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.framer import FramerRTU, FramerType
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
-from ..bus import ADAPTER_DELAY, OVERDUE, Bus
+from ..bus import ADAPTER_DELAY, OVERDUE, OwnBus
 from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
+from .line import ModbusLine
 
 # What a meter may take to start answering, in seconds. A search is content with what it
 # usually takes.
 ANSWER_DELAY: Final = 0.3
 USUAL_ANSWER_DELAY: Final = 0.1
+# What a gateway may take to say that a unit does not answer, in seconds. Until then it does
+# not ask for the next one.
+GATEWAY_DELAY: Final = 3.0
 
 SILENT_CHARACTERS: Final = 3.5
 
@@ -27,20 +31,19 @@ SILENT_CHARACTERS: Final = 3.5
 TRANSACTION_LENGTH: Final = 2
 MBAP_LENGTH: Final = 6
 REFUSAL_LENGTH: Final = 5
+CHECKSUM_LENGTH: Final = 2
 # What a gateway answers for a unit that does not (Modbus application protocol, section 7).
 NOBODY_THERE: Final = frozenset({10, 11})
 
 type Call = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
 
 
-class ModbusBus(Bus):
-    """The Modbus units on one link.
-
-    Requests raise RefusedError for a Modbus exception, and what `Bus` says.
-    """
+class ModbusBus(OwnBus, ModbusLine):
+    """The Modbus units on one link."""
 
     protocol = Protocol.MODBUS
     _framer = FramerType.RTU
+    _usual_delay = USUAL_ANSWER_DELAY
 
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet."""
@@ -51,24 +54,24 @@ class ModbusBus(Bus):
         self._quiet_since = 0.0
         self._overdue: dict[_Answer, float] = {}
 
+    @override
     async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
-        """Read holding registers, as 16-bit words."""
         answer = await self._request(_read(unit, address, count))
         registers: list[int] = answer.registers
         return registers
 
+    @override
     async def probe(self, unit: int, address: int, count: int) -> bool:
-        """Ask a unit once for registers, to see whether anybody answers at all."""
         try:
-            await self._request(_read(unit, address, count), attempts=1, delay=USUAL_ANSWER_DELAY)
+            await self._request(_read(unit, address, count), attempts=1, delay=self._usual_delay)
         except NoAnswerError:
             return False
         except GarbledAnswerError, RefusedError:
             pass
         return True
 
+    @override
     async def write_register(self, unit: int, address: int, word: int) -> None:
-        """Write one register with function 6."""
         await self._request(
             _Request(
                 call=lambda client: client.write_register(address, word, device_id=unit),
@@ -77,8 +80,8 @@ class ModbusBus(Bus):
             )
         )
 
+    @override
     async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
-        """Write registers with function 16."""
         await self._request(
             _Request(
                 call=lambda client: client.write_registers(address, list(words), device_id=unit),
@@ -211,8 +214,13 @@ class ModbusBus(Bus):
         """
         if sending:
             return data
-        self._heard.set()
+        if self._concerns(data):
+            self._heard.set()
         return self._find(data, self._awaited) if self._awaited else b""
+
+    def _concerns(self, _data: bytes) -> bool:
+        """Tell whether what was heard may be the answer, or what is left of it."""
+        return True
 
     def _find(self, data: bytes, answer: _Answer) -> bytes:
         return answer.find(data)
@@ -227,6 +235,7 @@ class ModbusTcpBus(ModbusBus):
 
     protocol = Protocol.MODBUS_TCP
     _framer = FramerType.SOCKET
+    _usual_delay = GATEWAY_DELAY
     _transaction = b""
 
     @override
@@ -236,11 +245,16 @@ class ModbusTcpBus(ModbusBus):
         return super()._trace_packet(sending, data)
 
     @override
+    def _concerns(self, data: bytes) -> bool:
+        # A gateway may still be answering for a unit that was given up.
+        return self._transaction in data
+
+    @override
     def _find(self, data: bytes, answer: _Answer) -> bytes:
         while len(data) >= MBAP_LENGTH:
             end = MBAP_LENGTH + int.from_bytes(data[MBAP_LENGTH - 2 : MBAP_LENGTH])
             frame, data = data[:end], data[end:]
-            if len(frame) == end and frame.startswith(self._transaction):
+            if frame.startswith(self._transaction) and answer.fits(frame[MBAP_LENGTH:]):
                 return frame
         return b""
 
@@ -256,6 +270,14 @@ class _Answer:
     def unit(self) -> int:
         """Who is to answer."""
         return self.start[0]
+
+    def fits(self, content: bytes) -> bool:
+        """Tell whether this is the whole answer, or refusal, but for the checksum."""
+        refusal = bytes((self.unit, self.start[1] | 0x80))
+        return any(
+            content.startswith(start) and len(content) == length - CHECKSUM_LENGTH
+            for start, length in ((self.start, self.length), (refusal, REFUSAL_LENGTH))
+        )
 
     def find(self, data: bytes) -> bytes:
         """Pick the whole and undamaged answer, or refusal, out of what was heard."""

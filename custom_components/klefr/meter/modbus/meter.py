@@ -26,7 +26,7 @@ from ..model import (
     SettingValue,
     Tariff,
 )
-from .bus import ModbusBus
+from .line import ModbusLine
 from .plan import Block, plan
 from .registers import REGISTERS, Identifier, Register, WriteFunction
 
@@ -74,7 +74,7 @@ class ModbusMeter(Meter):
     counters = frozenset(COUNTERS)
     tells_settings = True
 
-    def __init__(self, bus: ModbusBus, address: int) -> None:
+    def __init__(self, bus: ModbusLine, address: int) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
         self._bus = bus
         self._address = address
@@ -83,7 +83,7 @@ class ModbusMeter(Meter):
         self._maximum_current = 0.0
 
     @classmethod
-    async def identify(cls, bus: ModbusBus, address: int) -> Self:
+    async def identify(cls, bus: ModbusLine, address: int) -> Self:
         """Ask who answers at the address.
 
         Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.

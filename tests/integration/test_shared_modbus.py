@@ -1,0 +1,352 @@
+"""A meter on a port that Home Assistant holds for another integration."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+import sys
+from typing import Any
+
+from homeassistant.components.modbus import async_get_unit
+from homeassistant.components.modbus.connection import DATA_MODBUS_CONNECTIONS
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import STATE_UNAVAILABLE, Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
+from modbus_connection import ModbusSerialParams, ModbusTcpParams, ModbusTimeoutError, ModbusUnit
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.klefr.bus import async_find_bus
+from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.meter import (
+    LinkError,
+    ModbusBus,
+    ModbusLine,
+    NoAnswerError,
+    Protocol,
+    SerialLink,
+    search,
+)
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+from simulator.modbus import Framing, serve
+
+from . import SERIAL_NUMBER, entity_id, state, wait
+from .test_config_flow import choose, configure, filled_in, meter_answers, start
+
+HEAT_PUMP_UNIT = 2
+HEAT_PUMP_NUMBER = [0x2209, 0x1040]
+
+type Hold = Callable[..., ModbusUnit]
+
+
+@pytest.fixture
+async def line(virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
+    """A line with a meter, and a device of another integration."""
+    heat_pump = VirtualMeter(serial_number="22091040", address=HEAT_PUMP_UNIT, clock=lambda: 0.0)
+    async with serve(virtual_meter, heat_pump, pacing=False, link=tmp_path / "shared") as line:
+        yield line
+
+
+@pytest.fixture
+async def other(hass: HomeAssistant) -> AsyncIterator[MockConfigEntry]:
+    """The entry of another integration."""
+    entry = MockConfigEntry(domain="heat_pump", title="Heat pump")
+    entry.add_to_hass(hass)
+    yield entry
+    await let_go(hass, entry)
+
+
+async def let_go(hass: HomeAssistant, other: MockConfigEntry) -> None:
+    await other._async_process_on_unload(hass)
+
+
+@pytest.fixture
+def hold(hass: HomeAssistant, other: MockConfigEntry, line: Line) -> Hold:
+    """Let the other integration hold the port, with a unit that gives up soon."""
+
+    def hold(**settings: Any) -> ModbusUnit:
+        params = ModbusSerialParams(**{"device": line.port, "parity": "E", **settings})
+        unit = async_get_unit(hass, other, params, HEAT_PUMP_UNIT)
+        unit.require_timeout(0.3)
+        return unit
+
+    return hold
+
+
+@pytest.fixture
+async def heat_pump(hold: Hold) -> ModbusUnit:
+    """The other integration's device, on an open connection."""
+    unit = hold()
+    assert await unit.read_holding_registers(0x4000, 2) == HEAT_PUMP_NUMBER
+    return unit
+
+
+async def test_a_meter_is_read_and_set_through_the_open_port(
+    hass: HomeAssistant,
+    heat_pump: ModbusUnit,
+    entry: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+) -> None:
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done()
+    energy = state(hass, Platform.SENSOR, "forward_active_energy")
+    assert float(energy or 0) == pytest.approx(virtual_meter.forward_active_energy, abs=0.01)
+    virtual_meter.add_energy(l1=1)
+    await wait(hass)
+    energy = state(hass, Platform.SENSOR, "forward_active_energy")
+    assert float(energy or 0) == pytest.approx(virtual_meter.forward_active_energy, abs=0.01)
+    await hass.services.async_call(
+        "select",
+        "select_option",
+        {"entity_id": entity_id(hass, Platform.SELECT, "tariff"), "option": "t2"},
+        blocking=True,
+    )
+    assert virtual_meter.tariff == 2
+    assert state(hass, Platform.SELECT, "tariff") == "t2"
+
+
+async def test_unloading_leaves_the_port_to_the_other_integration(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, line: Line
+) -> None:
+    assert await hass.config_entries.async_unload(loaded.entry_id)
+    line.requests.clear()
+    await wait(hass)
+    assert not line.requests
+    assert heat_pump.connected
+    assert await heat_pump.read_holding_registers(0x4000, 2) == HEAT_PUMP_NUMBER
+
+
+async def test_the_meter_keeps_the_port_open_when_the_other_integration_lets_go(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, other: MockConfigEntry
+) -> None:
+    await let_go(hass, other)
+    await wait(hass)
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+    assert heat_pump.connected
+    assert await hass.config_entries.async_unload(loaded.entry_id)
+    assert not heat_pump.connected
+    assert not hass.data[DATA_MODBUS_CONNECTIONS]
+
+
+async def test_without_the_other_integration_the_port_is_opened_again(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, other: MockConfigEntry
+) -> None:
+    await let_go(hass, other)
+    await hass.config_entries.async_reload(loaded.entry_id)
+    assert loaded.state is ConfigEntryState.LOADED
+    assert isinstance(loaded.runtime_data.meter._bus, ModbusBus)
+    assert not hass.data[DATA_MODBUS_CONNECTIONS]
+
+
+async def test_an_integration_that_comes_later_does_not_take_the_port_away(
+    hass: HomeAssistant, loaded: MockConfigEntry, hold: Hold, line: Line
+) -> None:
+    with pytest.raises(Exception, match="could not open serial port"):
+        await hold().read_holding_registers(0x4000, 2)
+    await wait(hass)
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+    same = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    assert same is loaded.runtime_data.meter._bus
+
+
+async def test_line_settings_that_differ_are_an_error_that_names_those_in_force(
+    hass: HomeAssistant, hold: Hold, entry: MockConfigEntry
+) -> None:
+    hold(parity="N", baudrate=4800)
+    assert not await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.SETUP_RETRY
+    assert entry.error_reason_translation_key == "line_settings_in_use"
+    assert "4800 baud and parity none" in str(entry.reason)
+
+
+@pytest.mark.parametrize("settings", [{"baudrate": 19200}, {"stopbits": 2}, {"framer": "ascii"}])
+async def test_a_port_that_no_meter_can_be_on_is_in_use(
+    hass: HomeAssistant, hold: Hold, entry: MockConfigEntry, settings: dict[str, Any]
+) -> None:
+    with suppress(ModbusTimeoutError):
+        await hold(parity="N", **settings).read_holding_registers(0x4000, 2)
+    assert not await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.SETUP_RETRY
+    assert entry.error_reason_translation_key == "port_in_use"
+
+
+async def test_m_bus_is_not_spoken_on_a_modbus_port(
+    hass: HomeAssistant, heat_pump: ModbusUnit, line: Line
+) -> None:
+    result = await configure(hass, await start(hass), {"port": line.port, "protocol": "mbus"})
+    assert result["errors"] == {"port": "line_settings_in_use"}
+    assert "modbus" in result["description_placeholders"]["error"]
+
+
+@pytest.mark.parametrize("parity", ["E", "N"])
+async def test_a_meter_is_added_on_an_open_port(
+    hass: HomeAssistant, hold: Hold, entry_data: dict[str, Any], line: Line, parity: str
+) -> None:
+    hold(parity=parity)
+    line_settings = {"baud_rate": "9600", "parity": {"E": "even", "N": "none"}[parity]}
+    result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
+    result = await choose(hass, result, "modbus")
+    assert filled_in(result["data_schema"])["line_settings"] == line_settings
+    result = await configure(
+        hass, result["flow_id"], {"address": 1, "line_settings": line_settings}
+    )
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert result["data"] == {**entry_data, "parity": line_settings["parity"]}
+    assert result["result"].state is ConfigEntryState.LOADED
+    await hass.config_entries.async_unload(result["result"].entry_id)
+
+
+async def test_another_name_of_the_open_port_will_do(
+    hass: HomeAssistant, heat_pump: ModbusUnit, entry_data: dict[str, Any], tmp_path: Path
+) -> None:
+    alias = tmp_path / "by-id"
+    alias.symlink_to(entry_data["port"])
+    entry = MockConfigEntry(
+        domain=DOMAIN, unique_id=SERIAL_NUMBER, data={**entry_data, "port": str(alias)}
+    )
+    entry.add_to_hass(hass)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_a_silent_meter_is_asked_once_and_is_no_answer(
+    hass: HomeAssistant, heat_pump: ModbusUnit, entry_data: dict[str, Any], line: Line
+) -> None:
+    line.requests.clear()
+    flow = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
+    result = await choose(hass, flow, "modbus")
+    answers = meter_answers({**entry_data, "address": 9})
+    result = await configure(hass, result["flow_id"], answers)
+    assert result["errors"] == {"base": "no_answer"}
+    assert len(line.requests) == 1
+    result = await configure(hass, result["flow_id"], meter_answers(entry_data))
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    await hass.config_entries.async_unload(result["result"].entry_id)
+
+
+async def _silence(line: Line, _meter: VirtualMeter) -> None:
+    line.silent = True
+
+
+async def _garble(line: Line, _meter: VirtualMeter) -> None:
+    line.garble = 1.0
+
+
+async def _refuse(_line: Line, meter: VirtualMeter) -> None:
+    meter.max_read_count = 0
+
+
+async def _unplug(line: Line, _meter: VirtualMeter) -> None:
+    await line.unplug()
+
+
+@pytest.mark.parametrize("fail", [_silence, _garble, _refuse, _unplug])
+async def test_a_lost_meter_comes_back_by_itself(
+    hass: HomeAssistant,
+    heat_pump: ModbusUnit,
+    loaded: MockConfigEntry,
+    line: Line,
+    virtual_meter: VirtualMeter,
+    fail: Callable[[Line, VirtualMeter], Any],
+) -> None:
+    await fail(line, virtual_meter)
+    for _ in range(2):
+        await wait(hass)
+        assert state(hass, Platform.SELECT, "tariff") == STATE_UNAVAILABLE
+    await line.plug()
+    line.silent = False
+    line.garble = 0.0
+    virtual_meter.max_read_count = None
+    await wait(hass)
+    await wait(hass, seconds=0)
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+
+
+async def test_a_damaged_answer_is_asked_for_again(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, line: Line
+) -> None:
+    line.garble_next = 1
+    await wait(hass)
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
+
+
+async def test_a_search_finds_out_soon_who_is_there(
+    hass: HomeAssistant, other: MockConfigEntry, line: Line
+) -> None:
+    params = ModbusSerialParams(device=line.port, parity="E")
+    async_get_unit(hass, other, params, HEAT_PUMP_UNIT)
+    bus = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    assert isinstance(bus, ModbusLine)
+    async with bus:
+        async with asyncio.timeout(3):
+            assert await bus.probe(1, 0x4000, 2)
+            assert not await bus.probe(9, 0x4000, 2)
+            assert await bus.probe(1, 0x7000, 2)
+        await line.unplug()
+        with pytest.raises(LinkError):
+            await bus.probe(1, 0x4000, 2)
+    with pytest.raises(LinkError, match="released"):
+        await bus.probe(1, 0x4000, 2)
+
+
+async def test_meters_are_found_on_an_open_port(
+    hass: HomeAssistant, heat_pump: ModbusUnit, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("custom_components.klefr.meter.search")
+    monkeypatch.setattr(module, "MODBUS_ADDRESSES", range(1, 4))
+    bus = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    async with bus:
+        found = [step.found.address async for step in search(bus) if step.found]
+    assert found == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "framing"),
+    [(Protocol.MODBUS, Framing.RTU), (Protocol.MODBUS_TCP, Framing.SOCKET)],
+)
+async def test_a_gateway_is_shared(
+    hass: HomeAssistant,
+    other: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    entry_data: dict[str, Any],
+    socket_enabled: None,
+    protocol: Protocol,
+    framing: Framing,
+) -> None:
+    async with serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0), framing=framing) as line:
+        host, port = line.port.split(":")
+        params = (
+            ModbusTcpParams(host=host, port=int(port))
+            if framing is Framing.SOCKET
+            else ModbusSerialParams(device=f"socket://{line.port}", baudrate=19200)
+        )
+        unit = async_get_unit(hass, other, params, 1)
+        assert await unit.read_holding_registers(0x4000, 2) == [0x2209, 0x1039]
+        data = {**entry_data, "port": f"socket://{line.port}", "protocol": protocol}
+        entry = MockConfigEntry(domain=DOMAIN, unique_id=SERIAL_NUMBER, data=data)
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        assert not isinstance(entry.runtime_data.meter._bus, ModbusBus)
+        await hass.config_entries.async_unload(entry.entry_id)
+        bus = async_find_bus(hass, protocol, SerialLink(port=f"socket://{line.port}"))
+        assert isinstance(bus, ModbusLine)
+        unit.require_timeout(0.3)
+        await unit.disconnect()
+        async with bus:
+            with pytest.raises(NoAnswerError):
+                await bus.read_registers(9, 0x4000, 2)
+        await let_go(hass, other)
+
+
+async def test_home_assistant_without_shared_connections_is_not_asked_for_any(
+    hass: HomeAssistant, entry: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "homeassistant.components.modbus", None)
+    monkeypatch.setitem(sys.modules, "modbus_connection", None)
+    monkeypatch.delitem(sys.modules, "custom_components.klefr.shared_modbus", raising=False)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    assert isinstance(entry.runtime_data.meter._bus, ModbusBus)
+    assert DATA_MODBUS_CONNECTIONS not in hass.data
