@@ -165,6 +165,8 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     @override
     async def _async_setup(self) -> None:
+        if self.meter.tells_settings:
+            return
         stored = await self._store.async_load() or {}
         self._written = {
             setting: value

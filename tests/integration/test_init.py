@@ -105,30 +105,30 @@ async def test_another_meter_in_operation_stops_the_entry(
     assert loaded.state is ConfigEntryState.SETUP_ERROR
 
 
-async def _unplug(line: Line, _meter: VirtualMeter) -> None:
+async def unplug(line: Line, _meter: VirtualMeter) -> None:
     await line.unplug()
 
 
-async def _silence(line: Line, _meter: VirtualMeter) -> None:
+async def silence(line: Line, _meter: VirtualMeter) -> None:
     line.silent = True
 
 
-async def _garble(line: Line, _meter: VirtualMeter) -> None:
+async def garble(line: Line, _meter: VirtualMeter) -> None:
     line.garble = 1.0
 
 
-async def _refuse(_line: Line, meter: VirtualMeter) -> None:
+async def refuse(_line: Line, meter: VirtualMeter) -> None:
     meter.max_read_count = 0
 
 
-async def _mend(line: Line, meter: VirtualMeter) -> None:
+async def mend(line: Line, meter: VirtualMeter) -> None:
     await line.plug()
     line.silent = False
     line.garble = 0.0
     meter.max_read_count = None
 
 
-@pytest.mark.parametrize("fail", [_unplug, _silence, _garble, _refuse])
+@pytest.mark.parametrize("fail", [unplug, silence, garble, refuse])
 async def test_a_lost_meter_is_unavailable_logged_once_and_comes_back_by_itself(
     hass: HomeAssistant,
     loaded: MockConfigEntry,
@@ -152,7 +152,7 @@ async def test_a_lost_meter_is_unavailable_logged_once_and_comes_back_by_itself(
 
     # Meanwhile it was set otherwise.
     virtual_meter.tariff = 2
-    await _mend(line, virtual_meter)
+    await mend(line, virtual_meter)
     await wait(hass)
     await wait(hass, seconds=0)
     assert STATE_UNAVAILABLE not in {s.state for s in hass.states.async_all()}

@@ -35,6 +35,7 @@ from simulator.modbus import Framing, serve
 
 from . import SERIAL_NUMBER, entity_id, state, wait
 from .test_config_flow import choose, configure, filled_in, meter_answers, start
+from .test_init import garble, mend, refuse, silence, unplug
 
 HEAT_PUMP_UNIT = 2
 HEAT_PUMP_NUMBER = [0x2209, 0x1040]
@@ -227,23 +228,7 @@ async def test_a_silent_meter_is_asked_once_and_is_no_answer(
     await hass.config_entries.async_unload(result["result"].entry_id)
 
 
-async def _silence(line: Line, _meter: VirtualMeter) -> None:
-    line.silent = True
-
-
-async def _garble(line: Line, _meter: VirtualMeter) -> None:
-    line.garble = 1.0
-
-
-async def _refuse(_line: Line, meter: VirtualMeter) -> None:
-    meter.max_read_count = 0
-
-
-async def _unplug(line: Line, _meter: VirtualMeter) -> None:
-    await line.unplug()
-
-
-@pytest.mark.parametrize("fail", [_silence, _garble, _refuse, _unplug])
+@pytest.mark.parametrize("fail", [silence, garble, refuse, unplug])
 async def test_a_lost_meter_comes_back_by_itself(
     hass: HomeAssistant,
     heat_pump: ModbusUnit,
@@ -256,10 +241,7 @@ async def test_a_lost_meter_comes_back_by_itself(
     for _ in range(2):
         await wait(hass)
         assert state(hass, Platform.SELECT, "tariff") == STATE_UNAVAILABLE
-    await line.plug()
-    line.silent = False
-    line.garble = 0.0
-    virtual_meter.max_read_count = None
+    await mend(line, virtual_meter)
     await wait(hass)
     await wait(hass, seconds=0)
     assert state(hass, Platform.SELECT, "tariff") == "t1"

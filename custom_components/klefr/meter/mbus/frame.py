@@ -18,8 +18,6 @@ SHORTEST_CONTENT: Final = 3
 
 # Toggled by the master with every new request, so that a repeated one is not done twice.
 FRAME_COUNT_BIT: Final = 0x20
-# Set in everything that the master sends.
-FROM_MASTER_BIT: Final = 0x40
 
 
 class Control(IntEnum):

@@ -1,6 +1,7 @@
 """A meter that speaks M-Bus: the 6933 and the 6943."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 import re
 from typing import Any, Final, Self, override
@@ -105,17 +106,20 @@ class MBusMeter(Meter):
         Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
         """
         if isinstance(address, int):
-            return cls(bus, address, identity_of((await bus.read(address))[0].header))
-        *swaps, last = (
+            return await cls._identify(bus, address)
+        *others, last = (
             SecondaryAddress(identification=address, manufacturer=manufacturer)
             for manufacturer in MANUFACTURERS
         )
-        for target in swaps:
-            try:
-                return cls(bus, target, identity_of((await bus.read(target))[0].header))
-            except NoAnswerError:
-                continue
-        return cls(bus, last, identity_of((await bus.read(last))[0].header))
+        for target in others:
+            with suppress(NoAnswerError):
+                return await cls._identify(bus, target)
+        return await cls._identify(bus, last)
+
+    @classmethod
+    async def _identify(cls, bus: MBusBus, target: Target) -> Self:
+        telegrams = await bus.read(target)
+        return cls(bus, target, identity_of(telegrams[0].header))
 
     @property
     @override
