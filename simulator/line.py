@@ -119,6 +119,10 @@ class Line(ABC):
         """Sent in front of every answer."""
         self.delay_answer = 0.0
         """Seconds that meters think before they answer."""
+        self.before_hearing: Callable[[bytes], None] | None = None
+        """Called with each frame before meters hear it."""
+        self.before_answering: Callable[[bytes], None] | None = None
+        """Called with each frame when meters have done what it says, before they answer."""
         self.requests: deque[bytes] = deque(maxlen=REQUESTS_KEPT)
         """The latest frames that clients sent, as they were."""
         self.parity = parity
@@ -227,7 +231,11 @@ class Line(ABC):
             # The answer still comes at the baud rate the request came at.
             character_time = self.character_time
             try:
+                if self.before_hearing is not None:
+                    self.before_hearing(frame)
                 answer = await self._face.hear(frame, self)
+                if self.before_answering is not None:
+                    self.before_answering(frame)
                 await asyncio.sleep(self.delay_answer)
                 if answer and not self.silent:
                     await self._talk(self.noise + self._damaged(answer), character_time, send)

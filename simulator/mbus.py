@@ -372,7 +372,8 @@ class MBusFace:
         answers = [
             answer
             for station in self._stations
-            if line.reaches(station.meter.baud_rate, Parity.EVEN)
+            if station.meter.powered
+            and line.reaches(station.meter.baud_rate, Parity.EVEN)
             and (answer := station.hear(decoded))
         ]
         if answers:

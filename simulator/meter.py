@@ -199,6 +199,8 @@ class VirtualMeter:
         self.ct_primary = ct_primary if self.model.has_current_transformers else 0
         self.ct_secondary = ct_secondary
 
+        self.powered = True
+        """Without power it neither hears nor counts."""
         self.program_ok = True
         self.eeprom_ok = True
         self.power_down_counter = 0
@@ -258,7 +260,8 @@ class VirtualMeter:
         # The small addition keeps a clock's rounding from costing a step.
         due = int((self._clock() - self._start) * self._speed / STEP + 1e-6)
         while self._steps < due:
-            self._count(STEP / 3600)
+            if self.powered:
+                self._count(STEP / 3600)
             self._steps += 1
             self._sample = self._household.step(self._start + self._steps * STEP)
 
@@ -290,12 +293,23 @@ class VirtualMeter:
         net = self._calculation_code is CalculationCode.FORWARD_MINUS_REVERSE_NET
         self._active.add((l1, l2, l3), self._tariff, net=net)
 
-    def power_cycle(self) -> None:
-        """Switch the meter off and on again."""
+    def power_down(self) -> None:
+        """Switch the meter off."""
         self._live()
+        self.powered = False
         self.power_down_counter += 1
+
+    def power_up(self) -> None:
+        """Switch it on again."""
+        self._live()
+        self.powered = True
         self.restarts += 1
         self._tariff = self._saved_tariff
+
+    def power_cycle(self) -> None:
+        """Switch it off and on again."""
+        self.power_down()
+        self.power_up()
 
     # What is measured
 

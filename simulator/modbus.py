@@ -119,7 +119,8 @@ class ModbusFace:
         meant = [
             functions
             for meter, functions in self._meters
-            if unit in (meter.address, BROADCAST_UNIT_ID)
+            if meter.powered
+            and unit in (meter.address, BROADCAST_UNIT_ID)
             and line.reaches(meter.baud_rate, meter.parity)
         ]
         answers = [await _answer(unit, pdu, functions) for functions in meant]

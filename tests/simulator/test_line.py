@@ -199,3 +199,26 @@ async def test_file_in_the_way_of_the_link_is_kept(tmp_path: Path, meter: Virtua
         async with serve(meter, link=link):
             pass
     assert link.read_text() == "mine"
+
+
+async def test_a_meter_without_power_neither_answers_nor_obeys(
+    line: Line, meter: VirtualMeter
+) -> None:
+    async with connect(line.port) as client:
+        meter.power_down()
+        assert await client.ask(bytes.fromhex("06 6048 0002")) == b""
+        meter.power_up()
+        assert meter.tariff == 1
+        assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
+
+
+async def test_something_can_happen_before_a_frame_is_heard_or_answered(
+    line: Line, meter: VirtualMeter
+) -> None:
+    write = bytes.fromhex("06 6048 0002")
+    seen = []
+    line.before_hearing = lambda frame: seen.append((frame[1:-2], int(meter.tariff)))
+    line.before_answering = line.before_hearing
+    async with connect(line.port) as client:
+        await client.ask(write)
+    assert seen == [(write, 1), (write, 2)]

@@ -160,6 +160,16 @@ def test_restart_is_counted_and_forgets_the_unsaved_tariff(meter: VirtualMeter) 
     assert meter.tariff is Tariff.T2
 
 
+def test_without_power_nothing_is_counted(clock: Clock, meter: VirtualMeter) -> None:
+    meter.power_down()
+    before = meter.forward_active_energy, meter.reverse_active_energy
+    clock.advance(3600)
+    assert (meter.forward_active_energy, meter.reverse_active_energy) == before
+    meter.power_up()
+    clock.advance(3600)
+    assert (meter.forward_active_energy, meter.reverse_active_energy) != before
+
+
 def test_phase_without_supply_carries_nothing(clock: Clock, meter: VirtualMeter) -> None:
     meter.supplied = (True, False, False)
     before = list(meter.active_energy.reverse.phases)
