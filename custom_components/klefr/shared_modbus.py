@@ -108,20 +108,24 @@ class SharedModbusBus(ModbusLine):
         return await self._request(unit, lambda lent: lent.read_holding_registers(address, count))
 
     @override
-    async def probe(self, unit: int, address: int, count: int) -> bool:
+    async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
         patience = PROBE_PATIENCE + (13 + 2 * count) * self.link.character_time
-        try:
-            async with self._turn, asyncio.timeout(patience):
-                await self._exchange(unit, lambda lent: lent.read_holding_registers(address, count))
-        except NoAnswerError:
-            return False
-        except TimeoutError as err:
-            if not self._units[unit].connected:
-                raise LinkError("The link is not open yet") from err
-            return False
-        except GarbledAnswerError, RefusedError:
-            pass
-        return True
+        for _ in range(attempts):
+            try:
+                async with self._turn, asyncio.timeout(patience):
+                    await self._exchange(
+                        unit, lambda lent: lent.read_holding_registers(address, count)
+                    )
+            except NoAnswerError:
+                continue
+            except TimeoutError as err:
+                if not self._units[unit].connected:
+                    raise LinkError("The link is not open yet") from err
+                continue
+            except GarbledAnswerError, RefusedError:
+                pass
+            return True
+        return False
 
     @override
     async def write_register(self, unit: int, address: int, word: int) -> None:

@@ -17,7 +17,7 @@ from custom_components.klefr.meter import (
     SerialLink,
     WrongMeterError,
 )
-from custom_components.klefr.meter.mbus.bus import SecondaryAddress
+from custom_components.klefr.meter.mbus.bus import Command, SecondaryAddress
 from custom_components.klefr.meter.mbus.record import Telegram
 from simulator.line import Line, PtyLine
 from simulator.mbus import serve
@@ -27,7 +27,7 @@ from tests.simulator.client import connect
 OWN = SecondaryAddress(identification="22091039", manufacturer=0x25CD)
 OTHERS = SecondaryAddress(identification="22091040", manufacturer=0x25CD)
 
-TARIFF_2 = bytes.fromhex("097C015402")
+TARIFF_2 = Command(data=bytes.fromhex("097C015402"))
 
 SND_NKE = "1040004016"
 SELECTED_SND_NKE = "1040fd3d16"
@@ -247,7 +247,7 @@ async def test_data_is_sent_after_a_look_at_who_answers(
     await bus.write(target, TARIFF_2, seen.extend)
     assert virtual_meter.tariff == 2
     assert [telegram.header.identification for telegram in seen] == ["22091039"]
-    [data] = [frame for frame in sent(line) if TARIFF_2.hex() in frame]
+    [data] = [frame for frame in sent(line) if TARIFF_2.data.hex() in frame]
     address = "00" if target == 0 else "fd"
     assert data.startswith(f"6808086853{address}51097c0154")
 
@@ -262,7 +262,7 @@ async def test_nothing_is_sent_to_whom_the_look_does_not_please(
     with pytest.raises(WrongMeterError):
         await bus.write(target, TARIFF_2, refuse)
     assert virtual_meter.tariff == 1
-    assert not [frame for frame in sent(line) if TARIFF_2.hex() in frame]
+    assert not [frame for frame in sent(line) if TARIFF_2.data.hex() in frame]
     assert await identification(bus, OTHERS) == "22091040"
 
 
@@ -305,7 +305,7 @@ async def test_a_late_acknowledgement_is_not_taken_for_that_of_the_next_command(
     # The acknowledgements of the first command are on their way.
     virtual_meter.refuse_writes = True
     with pytest.raises(NotAcknowledgedError):
-        await bus.write(1, bytes.fromhex("097C015403"), nothing_wrong)
+        await bus.write(1, Command(data=bytes.fromhex("097C015403")), nothing_wrong)
 
 
 async def test_a_late_answer_is_not_taken_for_another_meters(bus: MBusBus, line: Line) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+import json
 
 import pytest
 
@@ -10,6 +11,7 @@ from custom_components.klefr.meter import (
     Counter,
     GarbledAnswerError,
     InvalidAddressError,
+    InvalidRangeError,
     InvalidValueError,
     MBusBus,
     MBusMeter,
@@ -285,6 +287,72 @@ async def test_a_refused_setting_is_an_error(meter: MBusMeter, virtual_meter: Vi
         await meter.write(Setting.CALCULATION_CODE, CalculationCode.FORWARD)
 
 
+async def test_code_10_is_locked_as_the_manual_says(
+    meter: MBusMeter, virtual_meter: VirtualMeter, line: Line
+) -> None:
+    line.requests.clear()
+    await meter.lock_calculation_code(SERIAL_NUMBER)
+    assert virtual_meter.calculation_code == 10
+    assert [frame for frame in line.requests if "5109fd3a10" in frame.hex()]
+
+
+async def test_code_10_is_not_locked_without_the_meters_serial_number(
+    meter: MBusMeter, line: Line
+) -> None:
+    line.requests.clear()
+    for serial_number in ("", "22091040", f"{SERIAL_NUMBER} "):
+        with pytest.raises(InvalidValueError):
+            await meter.lock_calculation_code(serial_number)
+    assert not line.requests
+
+
+async def test_code_10_that_is_not_acknowledged_is_an_error(
+    meter: MBusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.refuse_writes = True
+    with pytest.raises(NotAcknowledgedError):
+        await meter.lock_calculation_code(SERIAL_NUMBER)
+    assert virtual_meter.calculation_code == 1
+
+
+async def test_the_telegram_is_dumped_raw_and_decoded() -> None:
+    async with (
+        PtyLine(
+            Telegrams(MANUAL_TELEGRAM), baud_rate=9600, parity=Parity.EVEN, pacing=False
+        ) as line,
+        MBusBus(SerialLink(port=line.port)) as bus,
+    ):
+        meter = await MBusMeter.identify(bus, 0)
+        dump = await meter.dump()
+    [telegram] = dump["telegrams"]
+    assert bytes.fromhex(telegram["frame"]) == MANUAL_TELEGRAM
+    assert telegram["header"]["manufacturer"] == "INM"
+    assert telegram["header"]["identification"] == meter.identity.serial_number
+    assert len(telegram["records"]) == 9
+    assert telegram["records"][0]["function"] == "instantaneous"
+    assert telegram["records"][0]["unit"] == "Wh"
+    assert telegram["records"][0]["value"] == 16048140
+    assert telegram["unknown"] == []
+    assert dump["values"] == {str(key): value for key, value in MANUAL_VALUES.items()}
+    assert json.loads(json.dumps(dump)) == dump
+
+
+async def test_every_telegram_of_a_readout_is_dumped(
+    meter: MBusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.records_per_telegram = 4
+    dump = await meter.dump()
+    assert [len(telegram["records"]) for telegram in dump["telegrams"]] == [4, 4, 1]
+
+
+async def test_there_are_no_registers(meter: MBusMeter, line: Line) -> None:
+    assert not meter.registers
+    line.requests.clear()
+    with pytest.raises(InvalidRangeError):
+        await meter.dump(range(0x4000, 0x4001))
+    assert not line.requests
+
+
 async def test_settings_are_never_told(meter: MBusMeter) -> None:
     await meter.write(Setting.TARIFF, Tariff.T2)
     assert set((await meter.read_settings()).values()) == {None}
@@ -300,6 +368,8 @@ async def test_another_meter_in_its_place_is_neither_read_nor_set(
         meter.read(meter.quantities),
         meter.write(Setting.TARIFF, Tariff.T2),
         meter.reset(Counter.POWER_DOWN),
+        meter.lock_calculation_code(SERIAL_NUMBER),
+        meter.dump(),
     ):
         with pytest.raises(WrongMeterError):
             await action

@@ -1,5 +1,6 @@
 """A meter in software, read and set over a real serial line."""
 
+import json
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from custom_components.klefr.meter import (
     CalculationCode,
     Counter,
     GarbledAnswerError,
+    InvalidRangeError,
     InvalidValueError,
     ModbusBus,
     ModbusMeter,
@@ -238,6 +240,45 @@ async def test_a_meter_locked_to_code_10_refuses_every_other(
     assert virtual_meter.calculation_code == 10
 
 
+async def test_code_10_is_locked_and_read_back(
+    meter: ModbusMeter, virtual_meter: VirtualMeter, line: Line
+) -> None:
+    line.requests.clear()
+    await meter.lock_calculation_code("22091039")
+    assert virtual_meter.calculation_code == 10
+    [sent] = [request for request in line.requests if request[1] == 6]
+    assert sent[2:6].hex() == "400f000a"
+    settings = await meter.read_settings()
+    assert settings[Setting.CALCULATION_CODE] is CalculationCode.FORWARD_MINUS_REVERSE_NET
+
+
+@pytest.mark.parametrize("serial_number", ["", "22091040", "22091039 ", "2209103"])
+async def test_code_10_is_not_locked_without_the_meters_serial_number(
+    meter: ModbusMeter, line: Line, serial_number: str
+) -> None:
+    line.requests.clear()
+    with pytest.raises(InvalidValueError):
+        await meter.lock_calculation_code(serial_number)
+    assert not line.requests
+
+
+async def test_code_10_that_does_not_stick_is_an_error(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.ignore_writes = True
+    with pytest.raises(NotAcceptedError):
+        await meter.lock_calculation_code("22091039")
+
+
+async def test_code_10_is_not_locked_on_another_meter(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    with pytest.raises(WrongMeterError):
+        await meter.lock_calculation_code("22091039")
+    assert virtual_meter.calculation_code == 1
+
+
 async def test_a_value_that_does_not_stick_is_an_error(
     meter: ModbusMeter, virtual_meter: VirtualMeter
 ) -> None:
@@ -289,3 +330,74 @@ async def test_every_other_answer_damaged_still_gives_right_values(
             continue
         read += 1
     assert read
+
+
+async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
+    image = load_image(DATA / "real_meter_registers.json")
+    virtual_meter = VirtualMeter(serial_number="22091039", image=image)
+    async with (
+        serve(virtual_meter, pacing=False) as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
+        meter = await ModbusMeter.identify(bus, 1)
+        dump = await meter.dump()
+    words = {
+        int(start, 16) + offset: int(word, 16)
+        for start, block in dump["registers"].items()
+        for offset, word in enumerate(block)
+    }
+    assert list(dump["registers"]) == ["0x4000", "0x5000", "0x6000"]
+    assert words == {address: image[address] for block in meter.registers for address in block}
+    assert dump["values"].keys() == READ_BY_A_PERSON.keys()
+    assert dump["values"]["tariff"] == "t1"
+    assert dump["values"]["calculation_code"] == "forward"
+    assert dump["values"]["parity"] == "even"
+    assert dump["values"]["current_direction_l2"] == "reverse"
+    assert dump["values"]["serial_number"] == "22091039"
+    assert json.loads(json.dumps(dump)) == dump
+
+
+async def test_a_part_is_dumped_with_raw_words_where_a_value_is_cut_in_half(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.overrides[0x5002] = 230.0
+    virtual_meter.overrides[0x5004] = 231.0
+    virtual_meter.overrides[0x5006] = 232.0
+    assert await meter.dump(range(0x5003, 0x5007)) == {
+        "registers": {"0x5003": ["0000", "4367", "0000", "4368"]},
+        "values": {"voltage_l2": 231.0},
+    }
+    # Both registers of the status word hold several values.
+    dump = await meter.dump(range(0x401E, 0x401F))
+    assert dump["registers"] == {"0x401E": ["0111"]}
+    assert dump["values"] == {"supply_l1": True, "supply_l2": True, "supply_l3": True}
+
+
+@pytest.mark.parametrize(
+    "registers",
+    [
+        range(0x3FFF, 0x4001),
+        range(0x4020, 0x4021),
+        range(0x401F, 0x4021),
+        range(0x4000, 0x5001),
+        range(0x5031, 0x6001),
+        range(0x604B, 0x604C),
+        range(0x4000, 0x4000),
+        range(0x4000, 10**30),
+    ],
+)
+async def test_registers_outside_of_the_map_are_not_asked_for(
+    meter: ModbusMeter, line: Line, registers: range
+) -> None:
+    line.requests.clear()
+    with pytest.raises(InvalidRangeError):
+        await meter.dump(registers)
+    assert not line.requests
+
+
+async def test_no_register_of_another_meter_is_dumped(
+    meter: ModbusMeter, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    with pytest.raises(WrongMeterError):
+        await meter.dump()

@@ -43,7 +43,8 @@ def test_every_value_is_read_whole_and_no_block_is_too_long(
     assert all(block.count <= longest for block in blocks)
     for register in registers:
         assert any(
-            block.address <= register.address and register.end <= block.address + block.count
+            block.address <= register.address
+            and register.addresses.stop <= block.address + block.count
             for block in blocks
         )
 

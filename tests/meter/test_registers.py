@@ -158,13 +158,14 @@ def test_every_quantity_and_setting_has_a_register() -> None:
     assert {key for key in REGISTERS if isinstance(key, Quantity)} == (
         set(Quantity) - {Quantity.ACCESS_NUMBER, Quantity.STATUS_OK}
     )
-    assert {key for key in REGISTERS if isinstance(key, Setting)} == set(Setting)
+    settings = {key for key in REGISTERS if isinstance(key, Setting)}
+    assert settings == set(Setting) - {Setting.SECONDARY_ADDRESS}
 
 
 def test_a_real_meter_is_read_as_a_person_reads_it() -> None:
     words = real_meter_words()
     decoded = {
-        key: register.decode([words[a] for a in range(register.address, register.end)], 100)
+        key: register.decode([words[a] for a in register.addresses], 100)
         for key, register in REGISTERS.items()
     }
     assert decoded == READ_BY_A_PERSON

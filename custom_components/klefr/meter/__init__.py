@@ -2,17 +2,21 @@
 
 from .bus import Bus
 from .errors import (
+    AddressTakenError,
     CommunicationError,
     GarbledAnswerError,
     InvalidAddressError,
+    InvalidRangeError,
     InvalidValueError,
     KlefrError,
     LineSettingsError,
     LinkError,
+    MeterLostError,
     NoAnswerError,
     NotAcceptedError,
     NotAcknowledgedError,
     NotAKlefrMeterError,
+    NotMovedError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
@@ -20,13 +24,15 @@ from .errors import (
     WrongMeterError,
 )
 from .link import BaudRate, Parity, Protocol, SerialLink
-from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, parse_address
+from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, is_secondary_address, parse_address
 from .meter import Meter
 from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
 from .model import (
     LCD_CYCLE_TIMES,
+    LOCKED_CODE,
     S0_RATES,
     CalculationCode,
+    Communication,
     Counter,
     Direction,
     Identity,
@@ -40,18 +46,22 @@ from .model import (
     Tariff,
     Value,
 )
+from .move import Way, check_free, find, move, places_between
 from .protocols import BUSES, identify
 from .search import Found, Step, search
 
 __all__ = [
     "BUSES",
     "LCD_CYCLE_TIMES",
+    "LOCKED_CODE",
     "MODBUS_ADDRESSES",
     "PRIMARY_ADDRESSES",
     "S0_RATES",
+    "AddressTakenError",
     "BaudRate",
     "Bus",
     "CalculationCode",
+    "Communication",
     "CommunicationError",
     "Counter",
     "Direction",
@@ -59,6 +69,7 @@ __all__ = [
     "GarbledAnswerError",
     "Identity",
     "InvalidAddressError",
+    "InvalidRangeError",
     "InvalidValueError",
     "KlefrError",
     "LineSettingsError",
@@ -66,6 +77,7 @@ __all__ = [
     "MBusBus",
     "MBusMeter",
     "Meter",
+    "MeterLostError",
     "ModbusBus",
     "ModbusLine",
     "ModbusMeter",
@@ -75,6 +87,7 @@ __all__ = [
     "NotAKlefrMeterError",
     "NotAcceptedError",
     "NotAcknowledgedError",
+    "NotMovedError",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -91,8 +104,14 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
+    "Way",
     "WrongMeterError",
+    "check_free",
+    "find",
     "identify",
+    "is_secondary_address",
+    "move",
     "parse_address",
+    "places_between",
     "search",
 ]

@@ -1,6 +1,10 @@
 """What can go wrong between a meter and whoever reads it."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .model import Communication
 
 
 class KlefrError(Exception):
@@ -99,6 +103,12 @@ class InvalidAddressError(InvalidValueError):
     key = "invalid_address"
 
 
+class InvalidRangeError(InvalidValueError):
+    """A meter does not have all of these registers."""
+
+    key = "invalid_range"
+
+
 class NotAcceptedError(KlefrError):
     """The meter acknowledged a value, but does not hold it afterwards."""
 
@@ -115,3 +125,39 @@ class NotAcknowledgedError(KlefrError):
     """The meter can be read, but did not acknowledge what was sent to it."""
 
     key = "not_acknowledged"
+
+
+class AddressTakenError(KlefrError):
+    """Somebody else has the address that a meter was to get."""
+
+    key = "address_taken"
+
+    def __init__(self, address: int | str, holder: str | None = None) -> None:
+        """Keep the address, and who has it if that is known."""
+        super().__init__(f"Address {address} is taken by {holder or 'somebody'}")
+        self.address = address
+        self.holder = holder
+
+
+class NotMovedError(KlefrError):
+    """A meter was to communicate otherwise, and does not, or not in every respect."""
+
+    key = "not_moved"
+
+    def __init__(self, *, wanted: Communication, found: Communication) -> None:
+        """Keep where it was to be and where it is."""
+        super().__init__(f"The meter was to be at {wanted}, but is at {found}")
+        self.wanted = wanted
+        self.found = found
+
+
+class MeterLostError(KlefrError):
+    """A meter answers nowhere where it can be."""
+
+    key = "meter_lost"
+
+    def __init__(self, *, tried: Sequence[Communication], untried: Sequence[Communication]) -> None:
+        """Keep where it was looked for, and where it could not be."""
+        super().__init__(f"Nobody answers at {tried}; not tried: {untried}")
+        self.tried = tried
+        self.untried = untried

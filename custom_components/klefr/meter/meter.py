@@ -1,10 +1,19 @@
 """What a meter can do, whatever it speaks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .model import Counter, Identity, Quantity, Readings, Setting, Settings, SettingValue
+from .model import (
+    Communication,
+    Counter,
+    Identity,
+    Quantity,
+    Readings,
+    Setting,
+    Settings,
+    SettingValue,
+)
 
 
 class Meter(ABC):
@@ -22,6 +31,8 @@ class Meter(ABC):
     """What it can be set to, with the values that may be written."""
     counters: frozenset[Counter]
     """What can be reset."""
+    registers: Sequence[range]
+    """The blocks of addresses that can be read; only Modbus has any."""
     tells_settings: bool
     """Whether it can be asked what it is set to. Otherwise all that is known is what was
     written last."""
@@ -49,9 +60,37 @@ class Meter(ABC):
         """
 
     @abstractmethod
+    async def lock_calculation_code(self, serial_number: str) -> None:
+        """Set calculation code 10, which can never be undone, and make sure of it.
+
+        Raises InvalidValueError before anything is sent if the serial number, which confirms
+        that this is wanted, is not the meter's. Otherwise like `write`.
+        """
+
+    @abstractmethod
     async def reset(self, counter: Counter) -> None:
         """Let a counter start from zero and make sure that it did.
 
         Raises NotAcceptedError when it goes on counting from where it was, and
         NotAcknowledgedError when it does not say that it reset the counter.
+        """
+
+    @abstractmethod
+    async def read_communication(self) -> Communication:
+        """Ask how the meter communicates, as far as it tells; else it is as it was reached."""
+
+    @abstractmethod
+    async def write_communication(self, setting: Setting, value: SettingValue) -> None:
+        """Set how the meter communicates, after which it may be reached otherwise.
+
+        Raises InvalidValueError before anything is sent. After CommunicationError and
+        NotAcknowledgedError it may have taken the value or not.
+        """
+
+    @abstractmethod
+    async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
+        """Read what the meter sends, as it is sent and decoded, in values that JSON has.
+
+        Without `registers` that is everything. Raises InvalidRangeError before anything is
+        sent if the meter does not have all of them.
         """

@@ -150,7 +150,10 @@ class CalculationCode(IntEnum):
     """Like 9; only the S0 outputs are net over the phases."""
 
 
-WRITABLE_CODES = frozenset(CalculationCode) - {CalculationCode.FORWARD_MINUS_REVERSE_NET}
+LOCKED_CODE = CalculationCode.FORWARD_MINUS_REVERSE_NET
+"""The code that a meter never leaves again."""
+
+WRITABLE_CODES = frozenset(CalculationCode) - {LOCKED_CODE}
 """The codes that a meter can leave again."""
 
 S0_RATES = (10000.0, 2000.0, 1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
@@ -168,14 +171,27 @@ class Setting(StrEnum):
     S0_RATE = "s0_rate"
     LCD_CYCLE_TIME = "lcd_cycle_time"
     ADDRESS = "address"
+    SECONDARY_ADDRESS = "secondary_address"
     BAUD_RATE = "baud_rate"
     PARITY = "parity"
 
 
-type SettingValue = Tariff | CalculationCode | BaudRate | Parity | float | int
+type SettingValue = Tariff | CalculationCode | BaudRate | Parity | float | int | str
 
 type Settings = Mapping[Setting, SettingValue | None]
 """What a meter is set to. None stands for a value that is not in the manual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Communication:
+    """How a meter communicates (manual, sections 7.12 to 7.14)."""
+
+    address: int
+    """1 to 247 on Modbus. The primary one on M-Bus, 0 to 250."""
+    secondary_address: str | None = None
+    """8 digits; only on M-Bus."""
+    baud_rate: BaudRate
+    parity: Parity
 
 
 class Counter(StrEnum):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from .bus import Bus
+from .bus import ATTEMPTS, Bus
 from .link import Protocol
 from .mbus import MBusBus, MBusMeter
 from .meter import Meter
@@ -24,3 +24,12 @@ async def identify(bus: Bus, address: int | str) -> Meter:
     assert isinstance(bus, ModbusLine)
     assert isinstance(address, int)
     return await ModbusMeter.identify(bus, address)
+
+
+async def is_answered(bus: Bus, address: int | str) -> bool:
+    """Tell whether anybody answers at an address, or several at once. Raises LinkError."""
+    if isinstance(bus, MBusBus):
+        return await MBusMeter.is_answered(bus, address, attempts=ATTEMPTS)
+    assert isinstance(bus, ModbusLine)
+    assert isinstance(address, int)
+    return await ModbusMeter.is_answered(bus, address, attempts=ATTEMPTS)

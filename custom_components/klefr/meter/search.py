@@ -14,10 +14,7 @@ from .mbus import PRIMARY_ADDRESSES, MBusBus
 from .mbus.bus import SecondaryAddress, Target
 from .mbus.meter import MANUFACTURERS, identity_of
 from .modbus import MODBUS_ADDRESSES, ModbusLine, ModbusMeter
-from .modbus.registers import REGISTERS, Identifier
 from .model import Identity
-
-SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
 
 FACTORY_ADDRESS: Final = 0
 DIGITS: Final = "0123456789"
@@ -62,7 +59,7 @@ def search(bus: Bus) -> AsyncGenerator[Step]:
 async def _search_modbus(bus: ModbusLine) -> AsyncGenerator[Step]:
     for done, unit in enumerate(MODBUS_ADDRESSES, start=1):
         found, several = None, False
-        if await bus.probe(unit, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length):
+        if await ModbusMeter.is_answered(bus, unit):
             try:
                 meter = await ModbusMeter.identify(bus, unit)
                 found = Found(address=unit, identity=meter.identity)

@@ -48,6 +48,14 @@ type Check = Callable[[list[Telegram]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A telegram, and the frame that carried it."""
+
+    frame: LongFrame
+    telegram: Telegram
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecondaryAddress:
     """What meters are selected by, with wildcards for their version and medium."""
 
@@ -76,6 +84,14 @@ type Target = int | SecondaryAddress
 """A primary address, 0 to 250, or a secondary one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a meter is told to do."""
+
+    information: ControlInformation = ControlInformation.DATA_SEND
+    data: bytes = b""
+
+
 class MBusBus(OwnBus):
     """The M-Bus meters on one link.
 
@@ -101,39 +117,45 @@ class MBusBus(OwnBus):
 
         Raises NotAKlefrMeterError if something answers that does not send records.
         """
+        return [answer.telegram for answer in await self.read_answers(target)]
+
+    async def read_answers(self, target: Target) -> list[Answer]:
+        """Like `read`, with the frames that carried the telegrams."""
         async with self._reached(target) as address:
             return await self._read_out(target, address)
 
-    async def find(self, target: Target) -> Header | None:
-        """Ask once who is there, waiting no longer than a meter may take to answer.
+    async def find(self, target: Target, *, attempts: int = 1) -> Header | None:
+        """Ask who is there, waiting no longer than a meter may take to answer.
 
         Returns what the one meter that answers says of itself, or None if nobody does. Raises
         GarbledAnswerError if several meters answer, and NotAKlefrMeterError for something
         that does not send records.
         """
         try:
-            async with self._reached(target, attempts=1, slack=0.0) as address:
+            async with self._reached(target, attempts=attempts, slack=0.0) as address:
                 try:
-                    data = await self._ask(target, address)
+                    frame = await self._ask(target, address)
                 except NoAnswerError as err:
                     # Their acknowledgements may look like one where their answers do not.
                     raise GarbledAnswerError("Several meters answered") from err
         except NoAnswerError:
             return None
         try:
-            return parse_header(data)
+            return parse_header(frame.data)
         except GarbledAnswerError as err:
             raise NotAKlefrMeterError("It answers without a header") from err
 
-    async def write(self, target: Target, data: bytes, check: Check) -> None:
-        """Send data to a meter, and have it acknowledged.
+    async def write(self, target: Target, command: Command, check: Check) -> None:
+        """Send a command to a meter, and have it acknowledged.
 
         The meter is read first. `check` is given the readout, and raises to prevent the
         writing. Raises NotAcknowledgedError if the meter does not acknowledge.
         """
         async with self._reached(target) as address:
-            check(await self._read_out(target, address))
-            await self._send(address, data)
+            check([answer.telegram for answer in await self._read_out(target, address)])
+            await self._send(address, command)
+            # From now on somebody else may have the address.
+            del self._next_count_bits[address]
 
     @asynccontextmanager
     async def _reached(
@@ -196,16 +218,17 @@ class MBusBus(OwnBus):
         )
         self._next_count_bits[address] = True
 
-    async def _read_out(self, target: Target, address: int) -> list[Telegram]:
-        telegrams: list[Telegram] = []
-        while len(telegrams) < LONGEST_READOUT:
-            telegrams.append(parse(await self._ask(target, address)))
-            if not telegrams[-1].more_records_follow:
-                return telegrams
+    async def _read_out(self, target: Target, address: int) -> list[Answer]:
+        answers: list[Answer] = []
+        while len(answers) < LONGEST_READOUT:
+            frame = await self._ask(target, address)
+            answers.append(Answer(frame=frame, telegram=parse(frame.data)))
+            if not answers[-1].telegram.more_records_follow:
+                return answers
         raise GarbledAnswerError("The readout does not end")
 
-    async def _ask(self, target: Target, address: int) -> bytes:
-        """Return the data of the next telegram of a readout."""
+    async def _ask(self, target: Target, address: int) -> LongFrame:
+        """Return the frame with the next telegram of a readout."""
 
         def is_answer(frame: Frame) -> bool:
             if not isinstance(frame, LongFrame) or frame.control & ~STATION_BITS != Control.RSP_UD:
@@ -218,12 +241,12 @@ class MBusBus(OwnBus):
         request = ShortFrame(control=self._counted(Control.REQ_UD2, address), address=address)
         answer = await self._repeat(request, is_answer)
         assert isinstance(answer, LongFrame)
-        self._count(address)
+        self._next_count_bits[address] = not self._next_count_bits[address]
         if answer.information != ControlInformation.VARIABLE_DATA:
             raise NotAKlefrMeterError(f"It answers with CI {answer.information:02X}")
-        return answer.data
+        return answer
 
-    async def _send(self, address: int, data: bytes) -> None:
+    async def _send(self, address: int, command: Command) -> None:
         # An acknowledgement does not say of what, so one that is late must not come now.
         await asyncio.sleep(self._overdue - asyncio.get_running_loop().time())
         try:
@@ -231,20 +254,16 @@ class MBusBus(OwnBus):
                 LongFrame(
                     control=self._counted(Control.SND_UD, address),
                     address=address,
-                    information=ControlInformation.DATA_SEND,
-                    data=data,
+                    information=command.information,
+                    data=command.data,
                 ),
                 _is_acknowledgement,
             )
         except CommunicationError as err:
             raise NotAcknowledgedError("The meter does not acknowledge") from err
-        self._count(address)
 
     def _counted(self, control: Control, address: int) -> int:
         return control | FRAME_COUNT_BIT if self._next_count_bits[address] else control
-
-    def _count(self, address: int) -> None:
-        self._next_count_bits[address] = not self._next_count_bits[address]
 
     async def _repeat(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
         """Put a request on the line until it is answered, as often as the meter is worth it.

@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from decimal import Decimal
 import re
 from typing import Any, Final, Self, override
 
 from ..errors import (
+    GarbledAnswerError,
     InvalidAddressError,
+    InvalidRangeError,
     InvalidValueError,
     NoAnswerError,
     NotAKlefrMeterError,
     WrongMeterError,
 )
+from ..link import BaudRate, Parity
 from ..meter import Meter
 from ..model import (
+    LOCKED_CODE,
     S0_RATES,
     WRITABLE_CODES,
+    Communication,
     Counter,
     Identity,
     Model,
@@ -28,7 +34,8 @@ from ..model import (
     Tariff,
     Value,
 )
-from .bus import MBusBus, SecondaryAddress, Target
+from .bus import Answer, Command, MBusBus, SecondaryAddress, Target
+from .frame import ControlInformation
 from .record import Function, Header, Medium, Record, Telegram, bcd
 from .vif import Unit
 
@@ -60,16 +67,33 @@ WRITABLE: Final[Mapping[Setting, Collection[SettingValue]]] = {
     Setting.S0_RATE: S0_RATES,
 }
 
+BAUD_RATES: Final[Mapping[BaudRate, ControlInformation]] = {
+    BaudRate.B300: ControlInformation.BAUD_300,
+    BaudRate.B600: ControlInformation.BAUD_600,
+    BaudRate.B1200: ControlInformation.BAUD_1200,
+    BaudRate.B2400: ControlInformation.BAUD_2400,
+    BaudRate.B4800: ControlInformation.BAUD_4800,
+    BaudRate.B9600: ControlInformation.BAUD_9600,
+}
+
 # What is sent to set the meter (manual, appendix 2.2).
-COMMANDS: Final[Mapping[Setting, Callable[[SettingValue], bytes]]] = {
-    Setting.TARIFF: lambda tariff: b"\x09\x7c\x01\x54" + bcd(int(tariff), 2),
-    Setting.CALCULATION_CODE: lambda code: b"\x09\xfd\x3a" + bcd(int(code), 2),
-    Setting.S0_RATE: lambda rate: b"\x0c\xfd\x3a" + bcd(round(float(rate) * 100), 8),
+COMMANDS: Final[Mapping[Setting, Callable[[Any], Command]]] = {
+    Setting.TARIFF: lambda tariff: Command(data=b"\x09\x7c\x01\x54" + bcd(tariff, 2)),
+    Setting.CALCULATION_CODE: lambda code: Command(data=b"\x09\xfd\x3a" + bcd(code, 2)),
+    Setting.S0_RATE: lambda rate: Command(data=b"\x0c\xfd\x3a" + bcd(round(rate * 100), 8)),
+    Setting.ADDRESS: lambda address: Command(data=b"\x01\x7a" + bytes((address,))),
+    Setting.SECONDARY_ADDRESS: lambda digits: Command(data=b"\x0c\x79" + bcd(int(digits), 8)),
+    Setting.BAUD_RATE: lambda rate: Command(information=BAUD_RATES[rate]),
 }
-RESETS: Final[Mapping[Counter, bytes]] = {
-    Counter.DAY: b"\x0c\x04" + bcd(0, 8),
-    Counter.POWER_DOWN: b"\x0a\xfd\x60" + bcd(0, 4),
+RESETS: Final[Mapping[Counter, Command]] = {
+    Counter.DAY: Command(data=b"\x0c\x04" + bcd(0, 8)),
+    Counter.POWER_DOWN: Command(data=b"\x0a\xfd\x60" + bcd(0, 4)),
 }
+
+
+def is_secondary_address(text: str) -> bool:
+    """Tell whether a text has the 8 digits of a secondary address."""
+    return re.fullmatch("[0-9]{8}", text) is not None
 
 
 def parse_address(text: str) -> int | str:
@@ -78,11 +102,18 @@ def parse_address(text: str) -> int | str:
     Raises InvalidAddressError for what is neither.
     """
     address = text.strip()
-    if re.fullmatch("[0-9]{8}", address):
+    if is_secondary_address(address):
         return address
     if re.fullmatch("[0-9]{1,3}", address) and int(address) in PRIMARY_ADDRESSES:
         return int(address)
     raise InvalidAddressError(f"{text!r} is neither a primary nor a secondary address")
+
+
+COMMUNICATION: Final[Mapping[Setting, Callable[[Any], bool]]] = {
+    Setting.ADDRESS: lambda address: address in PRIMARY_ADDRESSES,
+    Setting.SECONDARY_ADDRESS: is_secondary_address,
+    Setting.BAUD_RATE: lambda rate: rate in BAUD_RATES,
+}
 
 
 class MBusMeter(Meter):
@@ -91,6 +122,7 @@ class MBusMeter(Meter):
     quantities = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
     settings = WRITABLE
     counters = frozenset(RESETS)
+    registers = ()
     tells_settings = False
 
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
@@ -98,6 +130,15 @@ class MBusMeter(Meter):
         self.identity = identity
         self._bus = bus
         self._target = target
+
+    @staticmethod
+    async def is_answered(bus: MBusBus, address: int | str, *, attempts: int = 1) -> bool:
+        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        target = address if isinstance(address, int) else SecondaryAddress(identification=address)
+        try:
+            return await bus.find(target, attempts=attempts) is not None
+        except GarbledAnswerError, NotAKlefrMeterError:
+            return True
 
     @classmethod
     async def identify(cls, bus: MBusBus, address: int | str) -> Self:
@@ -128,14 +169,7 @@ class MBusMeter(Meter):
 
     @override
     async def read(self, quantities: Collection[Quantity]) -> Readings:
-        telegrams = await self._bus.read(self._target)
-        self._check(telegrams)
-        header = telegrams[0].header
-        values: dict[Quantity, Value | None] = {
-            Quantity.ACCESS_NUMBER: header.access_number,
-            Quantity.STATUS_OK: STATUS_OK.get(header.status),
-            **_energies(record for telegram in telegrams for record in telegram.records),
-        }
+        values = _values([answer.telegram for answer in await self._read_own_answers()])
         return {quantity: values.get(quantity) for quantity in quantities}
 
     @override
@@ -149,8 +183,59 @@ class MBusMeter(Meter):
         await self._bus.write(self._target, COMMANDS[setting](value), self._check)
 
     @override
+    async def lock_calculation_code(self, serial_number: str) -> None:
+        if serial_number != self.identity.serial_number:
+            raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
+        command = COMMANDS[Setting.CALCULATION_CODE](LOCKED_CODE)
+        await self._bus.write(self._target, command, self._check)
+
+    @override
     async def reset(self, counter: Counter) -> None:
         await self._bus.write(self._target, RESETS[counter], self._check)
+
+    @override
+    async def read_communication(self) -> Communication:
+        [first, *_] = await self._read_own_answers()
+        return Communication(
+            address=first.frame.address,
+            secondary_address=first.telegram.header.identification,
+            baud_rate=self._bus.link.baud_rate,
+            parity=Parity.EVEN,
+        )
+
+    @override
+    async def write_communication(self, setting: Setting, value: SettingValue) -> None:
+        allowed = COMMUNICATION.get(setting)
+        if allowed is None or not allowed(value):
+            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+
+    @override
+    async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
+        if registers is not None:
+            raise InvalidRangeError("Over M-Bus there are no registers")
+        answers = await self._read_own_answers()
+        values = _values([answer.telegram for answer in answers])
+        return {
+            "telegrams": [
+                {
+                    "frame": answer.frame.encode().hex(" ").upper(),
+                    "header": {
+                        **asdict(answer.telegram.header),
+                        "manufacturer": answer.telegram.header.manufacturer_letters,
+                    },
+                    "records": [_plain(record) for record in answer.telegram.records],
+                    "unknown": [record.hex(" ").upper() for record in answer.telegram.unknown],
+                }
+                for answer in answers
+            ],
+            "values": {str(quantity): value for quantity, value in values.items()},
+        }
+
+    async def _read_own_answers(self) -> list[Answer]:
+        answers = await self._bus.read_answers(self._target)
+        self._check([answer.telegram for answer in answers])
+        return answers
 
     def _check(self, telegrams: Sequence[Telegram]) -> None:
         """Make sure that it is this meter that answered."""
@@ -175,6 +260,30 @@ def identity_of(header: Header) -> Identity:
         model=Model.KLEFR_6933_OR_6943,
         firmware_version=str(header.version),
     )
+
+
+def _values(telegrams: Sequence[Telegram]) -> Mapping[Quantity, Value | None]:
+    header = telegrams[0].header
+    return {
+        Quantity.ACCESS_NUMBER: header.access_number,
+        Quantity.STATUS_OK: STATUS_OK.get(header.status),
+        **_energies(record for telegram in telegrams for record in telegram.records),
+    }
+
+
+def _plain(record: Record) -> Mapping[str, Any]:
+    """Give a record as JSON has it."""
+    value = record.value
+    return {
+        "function": record.function.name.lower(),
+        "storage_number": record.storage_number,
+        "tariff": record.tariff,
+        "subunit": record.subunit,
+        "meaning": record.meaning.name.lower(),
+        "unit": record.text or record.unit.value,
+        "qualifiers": sorted(qualifier.name.lower() for qualifier in record.qualifiers),
+        "value": float(value) if isinstance(value, Decimal) else value and str(value),
+    }
 
 
 def _energies(records: Iterable[Record]) -> Mapping[Quantity, float | None]:

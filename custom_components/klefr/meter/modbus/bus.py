@@ -61,9 +61,10 @@ class ModbusBus(OwnBus, ModbusLine):
         return registers
 
     @override
-    async def probe(self, unit: int, address: int, count: int) -> bool:
+    async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
+        request = _read(unit, address, count)
         try:
-            await self._request(_read(unit, address, count), attempts=1, delay=self._usual_delay)
+            await self._request(request, attempts=attempts, delay=self._usual_delay)
         except NoAnswerError:
             return False
         except GarbledAnswerError, RefusedError:

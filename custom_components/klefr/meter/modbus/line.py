@@ -17,8 +17,8 @@ class ModbusLine(Bus):
         """Read holding registers, as 16-bit words."""
 
     @abstractmethod
-    async def probe(self, unit: int, address: int, count: int) -> bool:
-        """Ask a unit once for registers, to see whether anybody answers at all."""
+    async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
+        """Ask a unit for registers, to see whether anybody answers at all."""
 
     @abstractmethod
     async def write_register(self, unit: int, address: int, word: int) -> None:

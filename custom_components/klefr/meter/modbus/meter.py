@@ -1,24 +1,32 @@
 """A meter that speaks Modbus: the 6934 and the 6944."""
 
 from collections.abc import Collection, Iterable, Mapping
+from enum import IntEnum, StrEnum
+from itertools import chain
 from typing import Any, Final, Self, override
 
 from ..errors import (
     CommunicationError,
+    InvalidRangeError,
     InvalidValueError,
     NotAcceptedError,
     NotAKlefrMeterError,
     RefusedError,
     WrongMeterError,
 )
+from ..link import BaudRate, Parity
 from ..meter import Meter
 from ..model import (
     LCD_CYCLE_TIMES,
+    LOCKED_CODE,
     S0_RATES,
     WRITABLE_CODES,
+    CalculationCode,
+    Communication,
     Counter,
     Identity,
     Model,
+    Quadrant,
     Quantity,
     Readings,
     Setting,
@@ -28,7 +36,15 @@ from ..model import (
 )
 from .line import ModbusLine
 from .plan import Block, plan
-from .registers import REGISTERS, Identifier, Register, WriteFunction
+from .registers import (
+    ENERGY_REGISTERS,
+    MEASUREMENT_REGISTERS,
+    METER_REGISTERS,
+    REGISTERS,
+    Identifier,
+    Register,
+    WriteFunction,
+)
 
 MODBUS_ADDRESSES: Final = range(1, 248)
 
@@ -41,8 +57,14 @@ UNKNOWN_TO_IT: Final = frozenset({1, 2, 3})
 # A transformer meter measures up to 6 A of its secondary current.
 TRANSFORMER_METER_CURRENT: Final = 6
 
+BLOCKS: Final = tuple(
+    range(block[0].addresses.start, block[-1].addresses.stop)
+    for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
+)
 QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
 
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
@@ -58,6 +80,11 @@ WRITABLE: Final[Mapping[Setting, Collection[SettingValue]]] = {
     Setting.S0_RATE: S0_RATES,
     Setting.LCD_CYCLE_TIME: LCD_CYCLE_TIMES,
 }
+COMMUNICATION: Final[Mapping[Setting, Collection[SettingValue]]] = {
+    Setting.ADDRESS: MODBUS_ADDRESSES,
+    Setting.BAUD_RATE: BaudRate,
+    Setting.PARITY: Parity,
+}
 COUNTERS: Final[Mapping[Counter, Quantity]] = {
     Counter.DAY: Quantity.DAY_COUNTER,
     Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
@@ -72,6 +99,7 @@ class ModbusMeter(Meter):
     quantities = QUANTITIES
     settings = WRITABLE
     counters = frozenset(COUNTERS)
+    registers = BLOCKS
     tells_settings = True
 
     def __init__(self, bus: ModbusLine, address: int) -> None:
@@ -81,6 +109,13 @@ class ModbusMeter(Meter):
         self._longest_read = LONGEST_READ
         self._longest_answered = 0
         self._maximum_current = 0.0
+
+    @staticmethod
+    async def is_answered(bus: ModbusLine, address: int, *, attempts: int = 1) -> bool:
+        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        return await bus.probe(
+            address, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length, attempts=attempts
+        )
 
     @classmethod
     async def identify(cls, bus: ModbusLine, address: int) -> Self:
@@ -124,11 +159,13 @@ class ModbusMeter(Meter):
     async def write(self, setting: Setting, value: SettingValue) -> None:
         if value not in WRITABLE.get(setting, ()):
             raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._read_own_values(())
-        await self._write(REGISTERS[setting], value)
-        found = (await self._read_own_values((setting,)))[setting]
-        if found != value:
-            raise NotAcceptedError(written=value, found=found)
+        await self._set(setting, value)
+
+    @override
+    async def lock_calculation_code(self, serial_number: str) -> None:
+        if serial_number != self.identity.serial_number:
+            raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
+        await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override
     async def reset(self, counter: Counter) -> None:
@@ -140,6 +177,56 @@ class ModbusMeter(Meter):
         if found is None or (before and found >= before):
             raise NotAcceptedError(written=0, found=found)
 
+    @override
+    async def read_communication(self) -> Communication:
+        values = await self._read_own_values(COMMUNICATION)
+        link = self._bus.link
+        return Communication(
+            address=values[Setting.ADDRESS] or self._address,
+            baud_rate=values[Setting.BAUD_RATE] or link.baud_rate,
+            parity=values[Setting.PARITY] or link.parity,
+        )
+
+    @override
+    async def write_communication(self, setting: Setting, value: SettingValue) -> None:
+        if value not in COMMUNICATION.get(setting, ()):
+            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+        await self._read_own_values(())
+        await self._write(REGISTERS[setting], value)
+
+    @override
+    async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
+        blocks = BLOCKS if registers is None else (registers,)
+        for asked in blocks:
+            if not asked or not any(asked[0] in block and asked[-1] in block for block in BLOCKS):
+                raise InvalidRangeError("The map has no such registers")
+        addresses = frozenset(chain(*blocks))
+        touched = [
+            register
+            for register in REGISTERS.values()
+            if not addresses.isdisjoint(register.addresses)
+        ]
+        await self._read_own_values(())
+        words = await self._read_words(touched)
+        return {
+            "registers": {
+                f"0x{block[0]:04X}": [f"{words[address]:04X}" for address in block]
+                for block in blocks
+            },
+            "values": {
+                str(register.key): _plain(self._decode(register, words))
+                for register in touched
+                if addresses.issuperset(register.addresses)
+            },
+        }
+
+    async def _set(self, setting: Setting, value: SettingValue) -> None:
+        await self._read_own_values(())
+        await self._write(REGISTERS[setting], value)
+        found = (await self._read_own_values((setting,)))[setting]
+        if found != value:
+            raise NotAcceptedError(written=value, found=found)
+
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
         """Read values together with the serial number that says whose they are."""
         values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
@@ -150,10 +237,18 @@ class ModbusMeter(Meter):
 
     async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
         wanted = {key: REGISTERS[key] for key in keys}
+        words = await self._read_words(wanted.values())
+        return {key: self._decode(register, words) for key, register in wanted.items()}
+
+    def _decode(self, register: Register, words: Mapping[int, int]) -> Any:
+        return register.decode(
+            [words[address] for address in register.addresses], self._maximum_current
+        )
+
+    async def _read_words(self, registers: Collection[Register]) -> Mapping[int, int]:
+        """Read words, by address, in as few requests as possible."""
         words: dict[int, int] = {}
-        while missing := [
-            register for register in wanted.values() if register.address not in words
-        ]:
+        while missing := [register for register in registers if register.address not in words]:
             block = plan(missing, self._longest_read)[0]
             try:
                 found = await self._bus.read_registers(self._address, block.address, block.count)
@@ -164,18 +259,11 @@ class ModbusMeter(Meter):
             else:
                 words.update(enumerate(found, block.address))
                 self._longest_answered = max(self._longest_answered, block.count)
-        return {
-            key: register.decode(
-                [words[address] for address in range(register.address, register.end)],
-                self._maximum_current,
-            )
-            for key, register in wanted.items()
-        }
+        return words
 
     async def _is_too_long(self, block: Block, error: RefusedError | CommunicationError) -> bool:
         """Tell whether a shorter read may succeed where this one failed."""
-        serial_number = REGISTERS[Identifier.SERIAL_NUMBER]
-        if block.count <= max(self._longest_answered, serial_number.form.length):
+        if block.count <= max(self._longest_answered, SERIAL_NUMBER.form.length):
             return False
         if isinstance(error, RefusedError):
             return error.code in TOO_LONG
@@ -183,7 +271,7 @@ class ModbusMeter(Meter):
         # question can have been asked for too much.
         try:
             await self._bus.read_registers(
-                self._address, serial_number.address, serial_number.form.length
+                self._address, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length
             )
         except CommunicationError:
             return False
@@ -221,6 +309,16 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
         if transformers and ratio
         else None,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Give a value as JSON has it: choices by name, everything else as it is."""
+    match value:
+        case Tariff() | CalculationCode() | Quadrant():
+            return value.name.lower()
+        case IntEnum() | StrEnum():
+            return value.value
+    return value
 
 
 def _maximum_current(identity: Identity) -> float:

@@ -32,12 +32,12 @@ def plan(registers: Iterable[Register], longest: int) -> list[Block]:
         start: int | None = None
         end = 0
         for register in neighbours:
-            if start is not None and register.end - start > longest:
+            if start is not None and register.addresses.stop - start > longest:
                 blocks.append(Block(address=start, count=end - start))
                 start = None
             if start is None:
                 start = register.address
-            end = register.end
+            end = register.addresses.stop
         if start is not None:
             blocks.append(Block(address=start, count=end - start))
     return blocks

@@ -102,9 +102,9 @@ class Register:
     write: WriteFunction | None = None
 
     @property
-    def end(self) -> int:
-        """The address behind the last word."""
-        return self.address + self.form.length
+    def addresses(self) -> range:
+        """Where its words are."""
+        return range(self.address, self.address + self.form.length)
 
     def decode(self, words: Sequence[int], maximum_current: float) -> Any:
         """Give the value of this register's words, or None if it is not to be trusted.
