@@ -3,8 +3,11 @@
 from homeassistant.const import CONF_ADDRESS, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.typing import ConfigType
 
 from .bus import async_hold_bus
+from .const import DOMAIN
 from .coordinator import (
     KlefrConfigEntry,
     KlefrData,
@@ -14,6 +17,9 @@ from .coordinator import (
     written_store,
 )
 from .meter import KlefrError, WrongMeterError, identify
+from .services import async_setup_services
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
 PLATFORMS = [
     Platform.BINARY_SENSOR,
@@ -22,6 +28,12 @@ PLATFORMS = [
     Platform.SELECT,
     Platform.SENSOR,
 ]
+
+
+async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
+    """Set up the actions, which are there also while no meter is."""
+    async_setup_services(hass)
+    return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:

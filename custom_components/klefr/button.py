@@ -6,10 +6,9 @@ from typing import override
 from homeassistant.components.button import ButtonEntity, ButtonEntityDescription
 from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .coordinator import KlefrConfigEntry, ReadingsCoordinator, translated_errors
+from .coordinator import KlefrConfigEntry, ReadingsCoordinator
 from .entity import KlefrEntity
 from .meter import Counter
 
@@ -58,9 +57,4 @@ class KlefrButton(KlefrEntity[ReadingsCoordinator], ButtonEntity):
 
     @override
     async def async_press(self) -> None:
-        coordinator = self.coordinator
-        try:
-            with translated_errors(self.hass, coordinator.config_entry, HomeAssistantError):
-                await coordinator.meter.reset(self.entity_description.counter)
-        finally:
-            await coordinator.async_refresh()
+        await self.coordinator.async_reset(self.entity_description.counter)

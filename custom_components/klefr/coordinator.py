@@ -1,7 +1,7 @@
 """Poll a meter."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,8 +17,15 @@ from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, Upda
 from .bus import async_port_users
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
 from .meter import (
+    LOCKED_CODE,
+    AddressTakenError,
+    CalculationCode,
+    Communication,
+    Counter,
     KlefrError,
     Meter,
+    MeterLostError,
+    NotMovedError,
     PortInUseError,
     Readings,
     Setting,
@@ -26,6 +33,8 @@ from .meter import (
     SettingValue,
     WrongMeterError,
 )
+
+NOTHING = "–"
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -39,38 +48,74 @@ class KlefrData:
     settings: SettingsCoordinator
 
 
+def listed(names: Iterable[str]) -> str:
+    """Name things in a message."""
+    return ", ".join(names) or NOTHING
+
+
+def place_name(place: Communication) -> str:
+    """Name how a meter communicates the way the field does: addresses, and 9600 Bd, 8E1."""
+    addresses = [str(place.address), *filter(None, [place.secondary_address])]
+    parity = place.parity[0].upper()
+    return f"{' / '.join(addresses)} ({place.baud_rate} Bd, 8{parity}1)"
+
+
 def error_translation(
     hass: HomeAssistant, entry_data: Mapping[str, Any], err: KlefrError
 ) -> dict[str, Any]:
     """Give a Home Assistant error the words for what went wrong with the meter."""
     port = str(entry_data.get(CONF_PORT, ""))
-    users = async_port_users(hass, port) if isinstance(err, PortInUseError) else []
+    placeholders = {
+        "port": port,
+        "address": str(entry_data.get(CONF_ADDRESS, "")),
+        "error": str(err),
+    }
+    users: list[str] = []
+    match err:
+        case PortInUseError():
+            users = async_port_users(hass, port)
+        case AddressTakenError():
+            placeholders["address"] = str(err.address)
+            users = [err.holder] if err.holder else []
+        case NotMovedError():
+            placeholders["error"] = str(err.__cause__ or NOTHING)
+            placeholders["wanted"] = place_name(err.wanted)
+            placeholders["found"] = place_name(err.found)
+        case MeterLostError():
+            placeholders["tried"] = listed(place_name(place) for place in err.tried)
+            placeholders["untried"] = listed(place_name(place) for place in err.untried)
+    if users:
+        placeholders["error"] = listed(users)
     return {
         "translation_domain": DOMAIN,
         "translation_key": f"{err.key}_by" if users else err.key,
-        "translation_placeholders": {
-            "port": port,
-            "address": str(entry_data.get(CONF_ADDRESS, "")),
-            "error": ", ".join(users) or str(err),
-        },
+        "translation_placeholders": placeholders,
     }
+
+
+@callback
+def async_translate[ErrorT: HomeAssistantError](
+    hass: HomeAssistant, entry: KlefrConfigEntry, err: KlefrError, raised: type[ErrorT]
+) -> ErrorT:
+    """Return what went wrong with the meter as an error that the user can read.
+
+    When another meter answers, the entry is loaded again, which ends with that error
+    on its card instead of going on with the wrong meter.
+    """
+    if isinstance(err, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
+        hass.config_entries.async_schedule_reload(entry.entry_id)
+    return raised(**error_translation(hass, entry.data, err))
 
 
 @contextmanager
 def translated_errors(
     hass: HomeAssistant, entry: KlefrConfigEntry, raised: type[HomeAssistantError]
 ) -> Iterator[None]:
-    """Raise what goes wrong with the meter as an error that the user can read.
-
-    When another meter answers, the entry is loaded again, which ends with that error
-    on its card instead of going on with the wrong meter.
-    """
+    """Raise what goes wrong with the meter as an error that the user can read."""
     try:
         yield
     except KlefrError as err:
-        if isinstance(err, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
-            hass.config_entries.async_schedule_reload(entry.entry_id)
-        raise raised(**error_translation(hass, entry.data, err)) from err
+        raise async_translate(hass, entry, err, raised) from err
 
 
 class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
@@ -131,6 +176,14 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             return await self.meter.read(self.meter.quantities)
         return await self.meter.read(set(self.async_contexts()))
 
+    async def async_reset(self, counter: Counter) -> None:
+        """Let a counter start from zero and show what it then holds."""
+        try:
+            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+                await self.meter.reset(counter)
+        finally:
+            await self.async_refresh()
+
 
 def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
     """Return where is kept what was written to a meter that does not tell its settings."""
@@ -168,9 +221,11 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         if self.meter.tells_settings:
             return
         stored = await self._store.async_load() or {}
+        # The code that is not among those to be written is kept once it is locked.
+        known = {**self.meter.settings, Setting.CALCULATION_CODE: CalculationCode}
         self._written = {
             setting: value
-            for setting, values in self.meter.settings.items()
+            for setting, values in known.items()
             for value in values
             if stored.get(setting) == value
         }
@@ -181,16 +236,43 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             return self.data
         return {**await self.meter.read_settings(), **self._written}
 
-    async def async_write(self, setting: Setting, value: SettingValue) -> None:
-        """Set the meter and show what it then holds, which after an error may be anything."""
+    async def async_write(
+        self, values: Mapping[Setting, SettingValue]
+    ) -> Mapping[Setting, HomeAssistantError]:
+        """Set the meter, one value after the other, and give the errors of those that failed.
+
+        Then it is shown what the meter holds, which after an error may be anything.
+        """
+        failures: dict[Setting, KlefrError] = {}
         try:
-            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
-                await self.meter.write(setting, value)
-            if not self.meter.tells_settings:
-                self._written[setting] = value
-                await self._store.async_save(dict(self._written.items()))
+            for setting, value in values.items():
+                try:
+                    await self.meter.write(setting, value)
+                except KlefrError as err:
+                    failures[setting] = err
+                else:
+                    await self._async_keep(setting, value)
         finally:
             await self.async_refresh()
+        # Not before: it may unload the entry.
+        return {
+            setting: async_translate(self.hass, self.config_entry, err, HomeAssistantError)
+            for setting, err in failures.items()
+        }
+
+    async def async_lock_calculation_code(self, serial_number: str) -> None:
+        """Set calculation code 10, which can never be undone, and show what the meter holds."""
+        try:
+            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+                await self.meter.lock_calculation_code(serial_number)
+            await self._async_keep(Setting.CALCULATION_CODE, LOCKED_CODE)
+        finally:
+            await self.async_refresh()
+
+    async def _async_keep(self, setting: Setting, value: SettingValue) -> None:
+        if not self.meter.tells_settings:
+            self._written[setting] = value
+            await self._store.async_save(dict(self._written.items()))
 
     @callback
     def _async_follow_readings(self) -> None:

@@ -71,3 +71,8 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
     @property
     def _value(self) -> SettingValue | None:
         return self.coordinator.data[self._setting]
+
+    async def _async_write(self, value: SettingValue) -> None:
+        failures = await self.coordinator.async_write({self._setting: value})
+        for failure in failures.values():
+            raise failure

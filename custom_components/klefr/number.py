@@ -56,6 +56,4 @@ class KlefrNumber(SettingEntity, NumberEntity):
 
     @override
     async def async_set_native_value(self, value: float) -> None:
-        await self.coordinator.async_write(
-            self._setting, int(value) if value.is_integer() else value
-        )
+        await self._async_write(int(value) if value.is_integer() else value)

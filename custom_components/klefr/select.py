@@ -9,9 +9,9 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .coordinator import KlefrConfigEntry
+from .coordinator import KlefrConfigEntry, SettingsCoordinator
 from .entity import SettingEntity
-from .meter import S0_RATES, CalculationCode, Setting, SettingValue, Tariff
+from .meter import LOCKED_CODE, S0_RATES, CalculationCode, Setting, SettingValue, Tariff
 
 PARALLEL_UPDATES = 1
 
@@ -24,6 +24,14 @@ class KlefrSelectEntityDescription(SelectEntityDescription):
     final: SettingValue | None = None
     """A value that the meter never leaves again."""
 
+    def offered(self, coordinator: SettingsCoordinator) -> Mapping[str, SettingValue]:
+        """Return the values that a meter can have now."""
+        setting = Setting(self.key)
+        offered: Collection[SettingValue] = coordinator.meter.settings[setting]
+        if self.final is not None and coordinator.data[setting] == self.final:
+            offered = (self.final,)
+        return {option: value for option, value in self.values.items() if value in offered}
+
 
 SELECTS = (
     KlefrSelectEntityDescription(
@@ -33,12 +41,13 @@ SELECTS = (
     KlefrSelectEntityDescription(
         key=Setting.CALCULATION_CODE,
         values={code.name.lower(): code for code in CalculationCode},
-        final=CalculationCode.FORWARD_MINUS_REVERSE_NET,
+        final=LOCKED_CODE,
         entity_category=EntityCategory.CONFIG,
     ),
     KlefrSelectEntityDescription(
         key=Setting.S0_RATE,
-        values={f"{rate:g}".replace(".", "_"): rate for rate in S0_RATES},
+        # Without quotes, YAML would take 0_1 for 1.
+        values={f"{rate:g}".replace(".", "-"): rate for rate in S0_RATES},
         entity_category=EntityCategory.CONFIG,
     ),
 )
@@ -66,12 +75,7 @@ class KlefrSelect(SettingEntity, SelectEntity):
     @property
     @override
     def options(self) -> list[str]:
-        description = self.entity_description
-        if description.final is not None and self._value == description.final:
-            offered: Collection[SettingValue] = (description.final,)
-        else:
-            offered = self.coordinator.meter.settings[self._setting]
-        return [option for option, value in description.values.items() if value in offered]
+        return list(self.entity_description.offered(self.coordinator))
 
     @property
     @override
@@ -87,4 +91,4 @@ class KlefrSelect(SettingEntity, SelectEntity):
 
     @override
     async def async_select_option(self, option: str) -> None:
-        await self.coordinator.async_write(self._setting, self.entity_description.values[option])
+        await self._async_write(self.entity_description.values[option])

@@ -52,7 +52,7 @@ def options(hass: HomeAssistant, key: str) -> Any:
         ("calculation_code", "forward_minus_reverse", "calculation_code", 9),
         ("calculation_code", "forward_minus_reverse_net_pulses", "calculation_code", 11),
         ("s0_rate", "10000", "s0_rate", 10000),
-        ("s0_rate", "0_01", "s0_rate", 0.01),
+        ("s0_rate", "0-01", "s0_rate", 0.01),
     ],
 )
 async def test_an_option_is_written_and_shown_at_once(
