@@ -7,6 +7,7 @@ from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
 from .bus import async_hold_bus
+from .communication import async_follow_change, change_store
 from .const import DOMAIN
 from .coordinator import (
     KlefrConfigEntry,
@@ -39,6 +40,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
     try:
+        await async_follow_change(hass, entry)
         meter = await identify(await async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
         if meter.identity.serial_number != entry.unique_id:
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
@@ -60,5 +62,6 @@ async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bo
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Forget what was written to a meter."""
+    """Forget what was written to a meter, or was to be."""
     await written_store(hass, entry).async_remove()
+    await change_store(hass, entry).async_remove()

@@ -58,6 +58,21 @@ async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
     return await hass.async_add_executor_job(same_port)
 
 
+async def async_entries_on_port(hass: HomeAssistant, entry: ConfigEntry) -> list[ConfigEntry]:
+    """Return the other meters that are set up to be reached through an entry's port."""
+
+    def same_port() -> list[ConfigEntry]:
+        device = os.path.realpath(entry.data[CONF_PORT])
+        return [each for each in others if os.path.realpath(each.data[CONF_PORT]) == device]
+
+    others = [
+        each
+        for each in hass.config_entries.async_entries(DOMAIN, include_ignore=False)
+        if each.entry_id != entry.entry_id
+    ]
+    return await hass.async_add_executor_job(same_port)
+
+
 @callback
 def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
     """Name the other integrations that are set up to use a port."""

@@ -1,8 +1,8 @@
 """Add a meter, change how it is reached, and how often it is read."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, override
 
@@ -43,16 +43,20 @@ import voluptuous as vol
 
 from .bus import (
     async_canonical_port,
+    async_entries_on_port,
     async_find_bus,
     async_held_bus,
+    async_port_users,
     gateway_port,
     is_gateway,
     link_from,
     split_gateway_port,
 )
+from .communication import async_change_communication, async_read_communication
 from .const import (
     CONF_BAUD_RATE,
     CONF_PARITY,
+    CONF_SECONDARY_ADDRESS,
     CONF_UPDATE_INTERVAL,
     DEFAULT_MBUS_ADDRESS,
     DEFAULT_MODBUS_ADDRESS,
@@ -62,11 +66,14 @@ from .const import (
     MAXIMUM_UPDATE_INTERVAL,
     MINIMUM_UPDATE_INTERVAL,
 )
-from .coordinator import error_translation
+from .coordinator import error_translation, listed
 from .entity import meter_name
 from .meter import (
     MODBUS_ADDRESSES,
+    PRIMARY_ADDRESSES,
+    AddressTakenError,
     BaudRate,
+    Communication,
     Identity,
     InvalidAddressError,
     KlefrError,
@@ -75,6 +82,7 @@ from .meter import (
     Protocol,
     SerialLink,
     identify,
+    is_secondary_address,
     parse_address,
     search,
 )
@@ -159,6 +167,21 @@ def meter_schema(protocol: Protocol, port: str) -> vol.Schema:
     return vol.Schema(fields)
 
 
+def change_schema(protocol: Protocol, port: str) -> vol.Schema:
+    """Return the fields for how a meter itself communicates.
+
+    Behind a gateway its line settings stay: the gateway's would have to change with them.
+    """
+    on_mbus = protocol is Protocol.MBUS
+    addresses = PRIMARY_ADDRESSES if on_mbus else MODBUS_ADDRESSES
+    fields: dict[Any, Any] = {vol.Required(CONF_ADDRESS): _number(addresses[0], addresses[-1])}
+    if on_mbus:
+        fields[vol.Required(CONF_SECONDARY_ADDRESS)] = TextSelector()
+    if not is_gateway(port):
+        fields |= line_settings_schema(protocol, port)
+    return vol.Schema(fields)
+
+
 OPTIONS = vol.Schema(
     {
         vol.Required(CONF_UPDATE_INTERVAL, default=DEFAULT_UPDATE_INTERVAL): _number(
@@ -176,6 +199,21 @@ def _step_for(protocol: Protocol) -> Protocol:
 def _line_settings(link: SerialLink) -> dict[str, str]:
     """Return how a line is set, as the form shows it."""
     return {CONF_BAUD_RATE: str(int(link.baud_rate)), CONF_PARITY: link.parity}
+
+
+def _communication(now: Communication, user_input: Mapping[str, Any]) -> Communication:
+    """Return how a meter is to communicate that communicates like this now."""
+    secondary_address = user_input.get(CONF_SECONDARY_ADDRESS)
+    return Communication(
+        address=user_input[CONF_ADDRESS],
+        secondary_address=secondary_address and secondary_address.strip(),
+        baud_rate=BaudRate(int(user_input.get(CONF_BAUD_RATE, now.baud_rate))),
+        parity=Parity(user_input.get(CONF_PARITY, now.parity)),
+    )
+
+
+def _line(communication: Communication) -> tuple[BaudRate, Parity]:
+    return communication.baud_rate, communication.parity
 
 
 def _stands_in_the_way(entry: ConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
@@ -199,10 +237,6 @@ def _other_line_settings(protocol: Protocol, first: SerialLink) -> list[SerialLi
     return [link for link in links if link != first]
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "–"
-
-
 class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
     """Add a meter or change how it is reached."""
 
@@ -212,6 +246,13 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         self._bus: dict[str, Any] = {}
         self._untried: list[SerialLink] = []
         self._tried = 0
+        self._reading: asyncio.Task[Communication] | None = None
+        self._changing: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._now: Communication | None = None
+        self._wanted: Communication | None = None
+        self._sharing: list[str] = []
+        self._failure: KlefrError | None = None
         self._search: asyncio.Task[None] | None = None
         self._found: dict[str, dict[str, Any]] = {}
         self._names: dict[str, str] = {}
@@ -233,8 +274,12 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
+        """Ask what is to be changed: this side, or the meter."""
+        return self.async_show_menu(step_id="reconfigure", menu_options=["reach", "communication"])
+
+    async def async_step_reach(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask how the bus that the meter is on now is connected."""
-        return self.async_show_menu(step_id="reconfigure", menu_options=["serial", "gateway"])
+        return self.async_show_menu(step_id="reach", menu_options=["serial", "gateway"])
 
     async def async_step_serial(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask for a serial port and what is spoken there."""
@@ -394,6 +439,134 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
                 await self.hass.config_entries.async_setup(set_aside.entry_id)
         return identity
 
+    # How the meter itself communicates
+
+    async def async_step_communication(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask the meter how it communicates now, wherever it may be."""
+        entry = self._get_reconfigure_entry()
+        if self._reading is None:
+            self._reading = self.hass.async_create_task(
+                async_read_communication(self.hass, entry), eager_start=False
+            )
+        if not self._reading.done():
+            return self._async_show_to_the_end("communication", self._reading)
+        if isinstance(error := self._reading.exception(), KlefrError):
+            self._failure = error
+            return self.async_show_progress_done(next_step_id="not_changed")
+        self._now = self._reading.result()
+        return self.async_show_progress_done(next_step_id="change")
+
+    async def async_step_change(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
+        """Ask how the meter is to communicate from now on."""
+        entry = self._get_reconfigure_entry()
+        assert self._now is not None
+        field = "base"
+        failure, self._failure = self._failure, None
+        if user_input is not None:
+            self._wanted = _communication(self._now, user_input)
+            if self._wanted == self._now:
+                return self.async_abort(reason="nothing_to_change")
+            others = await async_entries_on_port(self.hass, entry)
+            try:
+                self._check_addresses(self._now, self._wanted, others)
+            except InvalidAddressError as err:
+                field, failure = CONF_SECONDARY_ADDRESS, err
+            except AddressTakenError as err:
+                failure = err
+            else:
+                self._sharing = [other.title for other in others if not other.disabled_by]
+                self._sharing += async_port_users(self.hass, entry.data[CONF_PORT])
+                if self._sharing and _line(self._wanted) != _line(self._now):
+                    return await self.async_step_shared_line()
+                return await self.async_step_changing()
+        shown = self._wanted or self._now
+        return self._async_show(
+            "change",
+            change_schema(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT]),
+            {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
+            field,
+            failure,
+        )
+
+    def _check_addresses(
+        self, now: Communication, wanted: Communication, others: list[ConfigEntry]
+    ) -> None:
+        """Raise an error for a new address that is none or is another entry's."""
+        secondary_address = wanted.secondary_address
+        if secondary_address is not None and not is_secondary_address(secondary_address):
+            raise InvalidAddressError(f"{secondary_address!r} does not have 8 digits")
+        for other in others:
+            if other.data[CONF_ADDRESS] == wanted.address != now.address:
+                raise AddressTakenError(wanted.address, other.title)
+        for other in self._async_current_entries(include_ignore=False):
+            if other.unique_id == secondary_address != now.secondary_address:
+                raise AddressTakenError(str(secondary_address), other.title)
+
+    async def async_step_shared_line(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say who will lose contact."""
+        return self.async_show_menu(
+            step_id="shared_line",
+            menu_options=["changing", "change"],
+            description_placeholders={"others": listed(self._sharing)},
+        )
+
+    async def async_step_changing(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Change how the meter communicates."""
+        assert self._now is not None
+        assert self._wanted is not None
+        if self._changing is None:
+            self._changing = self.hass.async_create_task(
+                async_change_communication(
+                    self.hass, self._get_reconfigure_entry(), self._now, self._wanted
+                ),
+                eager_start=False,
+            )
+        if not self._changing.done():
+            return self._async_show_to_the_end("changing", self._changing)
+        error = self._changing.exception()
+        if isinstance(error, KlefrError):
+            self._failure = error
+        else:
+            self._changing.result()
+        self._changing = self._waiting = None
+        taken = isinstance(error, AddressTakenError)
+        return self.async_show_progress_done(
+            next_step_id="change" if taken else "not_changed" if error else "changed"
+        )
+
+    def _async_show_to_the_end(self, step_id: str, task: asyncio.Task[Any]) -> ConfigFlowResult:
+        """Show progress of what has to come to its end, also when the window is closed."""
+        if self._waiting is None:
+            self._waiting = self.hass.async_create_task(asyncio.wait([task]))
+        return self.async_show_progress(
+            step_id=step_id, progress_action=step_id, progress_task=self._waiting
+        )
+
+    async def async_step_changed(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say that the meter communicates as it should."""
+        return self.async_abort(reason="changed")
+
+    async def async_step_not_changed(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say what went wrong, and where the meter is."""
+        assert self._failure is not None
+        translation = error_translation(
+            self.hass, self._get_reconfigure_entry().data, self._failure
+        )
+        return self.async_abort(
+            reason=translation["translation_key"],
+            description_placeholders=translation["translation_placeholders"],
+        )
+
     # By searching
 
     async def async_step_search(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
@@ -493,7 +666,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             menu_options=["search", _step_for(Protocol(self._bus[CONF_PROTOCOL]))],
             description_placeholders={
                 CONF_PORT: self._bus[CONF_PORT],
-                "several": _list(map(str, self._several)),
+                "several": listed(map(str, self._several)),
             },
         )
 
@@ -517,9 +690,9 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
                 title=self._names[serial_number], data=new[serial_number]
             )
         placeholders = {
-            "added": _list(self._names[number] for number in self._found if number in added),
+            "added": listed(self._names[number] for number in self._found if number in added),
             # M-Bus meters with the same primary address are found by the secondary one.
-            "several": _list(
+            "several": listed(
                 str(address)
                 for address in self._several
                 if isinstance(address, str) or self._bus[CONF_PROTOCOL] != Protocol.MBUS

@@ -11,6 +11,7 @@ MANUFACTURER: Final = "KLEFR"
 
 CONF_BAUD_RATE: Final = "baud_rate"
 CONF_PARITY: Final = "parity"
+CONF_SECONDARY_ADDRESS: Final = "secondary_address"
 CONF_UPDATE_INTERVAL: Final = "update_interval"
 
 DEFAULT_MODBUS_ADDRESS: Final = 1

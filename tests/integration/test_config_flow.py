@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from homeassistant.config_entries import SOURCE_USER, ConfigEntryState
+from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
+    SOURCE_USER,
+    ConfigEntry,
+    ConfigEntryState,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType, InvalidData
 import pytest
@@ -54,10 +59,15 @@ async def start(hass: HomeAssistant) -> str:
     return flow_id
 
 
-async def start_reconfigure(hass: HomeAssistant, entry: MockConfigEntry) -> Any:
-    result = await entry.start_reconfigure_flow(hass)
+async def start_reconfigure(hass: HomeAssistant, entry: ConfigEntry, where: str = "serial") -> Any:
+    """Say that the meter is already reached differently."""
+    result = await hass.config_entries.flow.async_init(
+        DOMAIN, context={"source": SOURCE_RECONFIGURE, "entry_id": entry.entry_id}
+    )
     assert result["step_id"] == "reconfigure"
-    return await choose(hass, result, "serial")
+    result = await choose(hass, result, "reach")
+    assert result["step_id"] == "reach"
+    return await choose(hass, result, where)
 
 
 async def choose(hass: HomeAssistant, result: Any, step: str) -> Any:

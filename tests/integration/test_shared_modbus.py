@@ -34,6 +34,7 @@ from simulator.meter import VirtualMeter
 from simulator.modbus import Framing, serve
 
 from . import SERIAL_NUMBER, entity_id, state, wait
+from .test_communication import change, sent_writes
 from .test_config_flow import choose, configure, filled_in, meter_answers, start
 from .test_init import garble, mend, refuse, silence, unplug
 
@@ -264,14 +265,14 @@ async def test_a_search_finds_out_soon_who_is_there(
     assert isinstance(bus, ModbusLine)
     async with bus:
         async with asyncio.timeout(3):
-            assert await bus.probe(1, 0x4000, 2)
-            assert not await bus.probe(9, 0x4000, 2)
-            assert await bus.probe(1, 0x7000, 2)
+            assert await bus.probe(1, 0x4000, 2, attempts=1)
+            assert not await bus.probe(9, 0x4000, 2, attempts=1)
+            assert await bus.probe(1, 0x7000, 2, attempts=1)
         await line.unplug()
         with pytest.raises(LinkError):
-            await bus.probe(1, 0x4000, 2)
+            await bus.probe(1, 0x4000, 2, attempts=1)
     with pytest.raises(LinkError, match="released"):
-        await bus.probe(1, 0x4000, 2)
+        await bus.probe(1, 0x4000, 2, attempts=1)
 
 
 async def test_meters_are_found_on_an_open_port(
@@ -332,3 +333,23 @@ async def test_home_assistant_without_shared_connections_is_not_asked_for_any(
     assert await hass.config_entries.async_setup(entry.entry_id)
     assert isinstance(entry.runtime_data.meter._bus, ModbusBus)
     assert DATA_MODBUS_CONNECTIONS not in hass.data
+
+
+async def test_through_the_open_port_a_meter_gets_another_address_but_no_other_line_settings(
+    hass: HomeAssistant,
+    heat_pump: ModbusUnit,
+    loaded: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    line: Line,
+) -> None:
+    result = await change(hass, loaded, baud_rate="1200")
+    assert result["reason"] == "line_settings_in_use"
+    assert not sent_writes(line, "modbus")
+    assert loaded.state is ConfigEntryState.LOADED
+    result = await change(hass, loaded, address=HEAT_PUMP_UNIT)
+    assert result["errors"] == {"base": "address_taken"}
+    result = await change(hass, loaded, address=7)
+    assert result["reason"] == "changed"
+    assert loaded.data["address"] == virtual_meter.address == 7
+    assert loaded.state is ConfigEntryState.LOADED
+    assert await heat_pump.read_holding_registers(0x4000, 2) == HEAT_PUMP_NUMBER

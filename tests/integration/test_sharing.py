@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from homeassistant.config_entries import SOURCE_RECONFIGURE, SOURCE_USER, ConfigEntryState
+from homeassistant.config_entries import SOURCE_USER, ConfigEntryState
 from homeassistant.const import STATE_UNAVAILABLE, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
@@ -19,7 +19,7 @@ from simulator.line import Line
 from simulator.meter import VirtualMeter
 
 from . import SERIAL_NUMBER, entity_id, state, wait
-from .test_config_flow import choose, configure, filled_in, start
+from .test_config_flow import choose, configure, filled_in, start, start_reconfigure
 
 OTHER = "22091040"
 
@@ -247,8 +247,7 @@ async def test_a_meter_moves_behind_a_gateway_and_back(
     protocol, line = gateway
     entities = set(hass.states.async_entity_ids())
     host, port = line.port.split(":")
-    result = await loaded.start_reconfigure_flow(hass)
-    result = await choose(hass, result, "gateway")
+    result = await start_reconfigure(hass, loaded, "gateway")
     result = await configure(
         hass, result["flow_id"], {"host": host, "port": int(port), "protocol": protocol}
     )
@@ -259,15 +258,14 @@ async def test_a_meter_moves_behind_a_gateway_and_back(
     assert loaded.state is ConfigEntryState.LOADED
     assert set(hass.states.async_entity_ids()) == entities
 
-    result = await loaded.start_reconfigure_flow(hass)
-    result = await choose(hass, result, "gateway")
+    result = await start_reconfigure(hass, loaded, "gateway")
     assert filled_in(result["data_schema"]) == {
         "host": host,
         "port": int(port),
         "protocol": protocol,
     }
     hass.config_entries.flow.async_abort(result["flow_id"])
-    result = await choose(hass, await loaded.start_reconfigure_flow(hass), "serial")
+    result = await start_reconfigure(hass, loaded)
     result = await configure(
         hass, result["flow_id"], {"port": entry_data["port"], "protocol": "modbus"}
     )
@@ -290,10 +288,7 @@ async def test_a_gateway_is_set_to_another_protocol(
     async with modbus.serve(
         virtual_meter, pacing=False, tcp=(host, int(port)), framing=modbus.Framing.SOCKET
     ):
-        result = await hass.config_entries.flow.async_init(
-            DOMAIN, context={"source": SOURCE_RECONFIGURE, "entry_id": entry.entry_id}
-        )
-        result = await choose(hass, result, "gateway")
+        result = await start_reconfigure(hass, entry, "gateway")
         result = await configure(
             hass, result["flow_id"], {"host": host, "port": int(port), "protocol": "modbus_tcp"}
         )

@@ -7,6 +7,7 @@ import re
 from string import Formatter
 from typing import Any
 
+from homeassistant.util.yaml import load_yaml_dict, parse_yaml
 import pytest
 
 import custom_components.klefr as integration
@@ -16,15 +17,26 @@ from custom_components.klefr.config_flow import (
     GATEWAY,
     OPTIONS,
     SERIAL,
+    change_schema,
     line_settings_schema,
     meter_schema,
 )
-from custom_components.klefr.meter import BaudRate, KlefrError, LinkError, Parity, Protocol, errors
+from custom_components.klefr.meter import (
+    BaudRate,
+    Counter,
+    KlefrError,
+    LinkError,
+    Parity,
+    Protocol,
+    errors,
+)
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
+from custom_components.klefr.services import FIELDS, Action, Problem
 
 FOLDER = Path(integration.__file__).parent
+SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
 STRINGS: dict[str, Any] = json.loads((FOLDER / "strings.json").read_text())
 ICONS: dict[str, Any] = json.loads((FOLDER / "icons.json").read_text())
 
@@ -42,7 +54,22 @@ FAILURES = {
     if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
 }
 # What can go wrong only once a meter is known.
-LATER = {"wrong_meter", "invalid_value", "not_accepted", "not_acknowledged"}
+LATER = {
+    "wrong_meter",
+    "invalid_value",
+    "invalid_range",
+    "not_accepted",
+    "not_acknowledged",
+    "not_moved",
+    "meter_lost",
+}
+# The same with who is to blame, where that is known.
+BLAMING = {"port_in_use_by", "address_taken_by"}
+
+# What a message may say of the failure, and of a call to an action.
+FAILURE_PLACEHOLDERS = {"port", "address", "error"}
+PLACES = {"not_moved": {"wanted", "found"}, "meter_lost": {"tried", "untried"}}
+PROBLEM_PLACEHOLDERS = {"target", "meter", "field", "value", "allowed", "error", "done", "failed"}
 
 
 def texts(strings: Any) -> Iterator[str]:
@@ -79,6 +106,12 @@ def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
             assert all(re.fullmatch(r"[a-z0-9_-]+", key) for key in entity.get("state", {}))
 
 
+def test_an_option_is_the_same_without_quotes() -> None:
+    for select in SELECTS:
+        for option in select.values:
+            assert str(parse_yaml(option)) == option
+
+
 @pytest.mark.parametrize("platform", ["button", "number", "select", "sensor"])
 def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
     plain = {
@@ -97,16 +130,69 @@ def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
 
 
 def test_every_message_is_of_a_failure() -> None:
-    known = {failure.key for failure in FAILURES} | {"port_in_use_by"}
-    assert STRINGS["exceptions"].keys() == known
+    known = {failure.key for failure in FAILURES} | BLAMING
+    assert known.isdisjoint(Problem)
+    assert STRINGS["exceptions"].keys() == known | set(Problem)
     assert issubclass(errors.PortInUseError, LinkError)
 
 
 def test_messages_name_only_what_they_are_given() -> None:
-    messages = {"exceptions": STRINGS["exceptions"], "error": STRINGS["config"]["error"]}
-    for text in texts(messages):
-        fields = {field for _, field, _, _ in Formatter().parse(text) if field}
-        assert fields <= {"port", "address", "error"}
+    aborts = {
+        key: text
+        for key, text in STRINGS["config"]["abort"].items()
+        if key in STRINGS["exceptions"]
+    }
+    for kind in (STRINGS["exceptions"], STRINGS["config"]["error"], aborts):
+        for key, message in kind.items():
+            given = PROBLEM_PLACEHOLDERS if key in set(Problem) else FAILURE_PLACEHOLDERS
+            given = given | PLACES.get(key, set())
+            for text in texts(message):
+                assert {field for _, field, _, _ in Formatter().parse(text) if field} <= given
+
+
+def test_every_action_and_field_is_named_and_explained() -> None:
+    assert list(STRINGS["services"]) == list(SERVICES) == list(Action) == list(FIELDS)
+    assert ICONS["services"].keys() == set(Action)
+    for action, fields in FIELDS.items():
+        strings = STRINGS["services"][action]
+        assert strings["name"]
+        assert strings["description"]
+        assert list(strings["fields"]) == list(SERVICES[action]["fields"]) == list(fields)
+        for field in strings["fields"].values():
+            assert field.keys() == {"name", "description"}
+        assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
+
+
+def test_actions_offer_what_the_entities_offer() -> None:
+    fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
+    for select in SELECTS:
+        selector = fields[select.key]["selector"]["select"]
+        options = [option for option, value in select.values.items() if value != select.final]
+        names = STRINGS["selector"][selector["translation_key"]]["options"]
+        states = STRINGS["entity"]["select"][select.key]["state"]
+        assert selector["options"] == options
+        assert names == {option: states[option] for option in options}
+    for number in NUMBERS:
+        selector = fields[number.key]["selector"]["number"]
+        assert selector["min"] == number.native_min_value
+        assert selector["max"] == number.native_max_value
+        assert selector["unit_of_measurement"] == number.native_unit_of_measurement
+    selector = SERVICES[Action.RESET_COUNTER]["fields"]["counter"]["selector"]["select"]
+    assert selector["options"] == list(STRINGS["selector"]["counter"]["options"]) == list(Counter)
+
+
+def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
+    strings = STRINGS["services"][Action.LOCK_CALCULATION_CODE_10]
+    places = [
+        strings["name"],
+        strings["description"],
+        *(field["description"] for field in strings["fields"].values()),
+        *(text for text in texts(STRINGS) if "lock_calculation_code_10" in text),
+        *(text for text in texts(STRINGS) if re.search("code 10 is", text, re.IGNORECASE)),
+    ]
+    for place in places:
+        assert "irreversible" in place
+    assert len(places) > 6
 
 
 @pytest.mark.parametrize(("step", "schema"), [("serial", SERIAL), ("gateway", GATEWAY)])
@@ -125,6 +211,16 @@ def test_every_field_of_a_meter_is_named_and_explained(protocol: Protocol, port:
     assert strings["data"].keys() == strings["data_description"].keys() == fields
     assert section["data"].keys() == section["data_description"].keys()
     assert section["data"].keys() >= {str(key) for key in line_settings_schema(protocol, port)}
+
+
+@pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
+def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
+    strings = STRINGS["config"]["step"]["change"]
+    fields = {str(field) for protocol in Protocol for field in change_schema(protocol, port).schema}
+    assert strings["data"].keys() == strings["data_description"].keys()
+    assert fields - strings["data"].keys() == set()
+    if port.startswith("/"):
+        assert strings["data"].keys() == fields
 
 
 def test_the_options_are_named_and_explained() -> None:
