@@ -6,12 +6,13 @@ from simulator.meter import Tariff
 
 from . import DemoError
 from .client import Client
-from .device import DOMAIN, Device
+from .device import DOMAIN, Device, give_address
 from .waiting import settle
 
 # Home Assistant loads a meter again half a minute after its entities were enabled.
 RELOAD_SECONDS = 75
 ACTION_SECONDS = 20
+MOST_DIFFERENCE = 0.1  # kWh, between what is read now and a moment later
 
 SOURCES = (f"custom_components.{DOMAIN}", f"custom_components/{DOMAIN}", "pymodbus", "serialx")
 # It warns of every integration that is not one of Home Assistant's own.
@@ -40,6 +41,8 @@ async def check(device: Device, enabled: int) -> str:
     await _set_unknown(client, entity_ids)
     tariff = await _switch_tariff(device)
     await _reset_counters(device)
+    await _act(device)
+    address = await _move(device)
     await settle(ACTION_SECONDS, lambda: _missing_states(client, entity_ids))
 
     states = await client.states()
@@ -52,7 +55,8 @@ async def check(device: Device, enabled: int) -> str:
     await _check_log(client)
     return (
         f"{device.title}: {len(entity_ids)} entities have a state ({enabled} of them start"
-        f" disabled), tariff switched to {tariff}, counters reset, Energy dashboard and log fine."
+        f" disabled), tariff switched to {tariff}, counters reset, read by an action, moved to"
+        f" address {address}, Energy dashboard and log fine."
     )
 
 
@@ -111,6 +115,28 @@ async def _reset_counters(device: Device) -> None:
         )
 
     await settle(ACTION_SECONDS, complaint)
+
+
+async def _act(device: Device) -> None:
+    virtual = device.meter.virtual
+    entity_id = await device.entity_id("select", "tariff")
+    wanted = {"s0_rate": 100, "calculation_code": "forward_plus_reverse"}
+    for action, data in (("write_settings", wanted), ("read_registers", {})):
+        response = await device.client.ask(f"{DOMAIN}.{action}", entity_id, **data)
+        report = response["meters"][virtual.serial_number]
+        if report.get("not_written") or "error" in report:
+            raise DemoError(f"{action} answered {report}.")
+    values, energy = report["values"], virtual.forward_active_energy
+    if abs(values["forward_active_energy"] - energy) > MOST_DIFFERENCE or virtual.s0_rate != 100:
+        raise DemoError(f"{device.title} has {energy} kWh, and was read by an action as {values}.")
+
+
+async def _move(device: Device) -> int:
+    address = device.meter.virtual.address + 100
+    await give_address(device, address)
+    if device.meter.virtual.address != address:
+        raise DemoError(f"{device.title} was to get the address {address}, and did not.")
+    return address
 
 
 async def _statistics_issues(client: Client, entity_ids: AbstractSet[str]) -> str:

@@ -49,6 +49,15 @@ class Client:
         fields = {"domain": domain, "service": name, "service_data": data}
         await self.command("call_service", **fields, target={"entity_id": entity_id})
 
+    async def ask(self, service: str, entity_id: str, **data: Any) -> Any:
+        """Call a service that responds, on an entity."""
+        domain, name = service.split(".")
+        fields = {"domain": domain, "service": name, "service_data": data}
+        result = await self.command(
+            "call_service", **fields, target={"entity_id": entity_id}, return_response=True
+        )
+        return result["response"]
+
     async def states(self) -> dict[str, dict[str, Any]]:
         """Every entity's state, by its id."""
         return {state["entity_id"]: state for state in await self.command("get_states")}

@@ -1,6 +1,7 @@
 """Add a meter to Home Assistant the way its user does, and find its entities."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +56,31 @@ class Device:
 
 async def add(client: Client, meter: DemoMeter, port: str) -> Device:
     """Go through menus and forms until they have made an entry and it is loaded."""
-    answers = {"port": port, **meter.form}
     step = await _begin(client, meter)
+    step = await _walk(client, step, meter.choices, {"port": port, **meter.form})
+    if step["type"] != "create_entry":
+        reason = step.get("reason", step["type"])
+        raise DemoError(f"The form to add a meter ended with {reason}, not with an entry.")
+    entry_id = step["result"]["entry_id"]
+    title = await _loaded(client, entry_id)
+    return Device(client=client, meter=meter, title=title, entry_id=entry_id)
+
+
+async def give_address(device: Device, address: int) -> None:
+    """Let the meter have another address, and its entry follow it."""
+    client = device.client
+    step = await client.post(FLOW, {"handler": DOMAIN, "entry_id": device.entry_id})
+    step = await _walk(client, step, ("communication",), {"address": address})
+    if step.get("reason") != "changed":
+        reason = step.get("reason", step["type"])
+        raise DemoError(f"The form to change the address of {device.title} ended with {reason}.")
+    await _loaded(client, device.entry_id)
+
+
+async def _walk(
+    client: Client, step: Any, choices: Sequence[str], answers: Mapping[str, object]
+) -> Any:
+    """Go through menus and forms, and return what ends them."""
     while step["type"] in ("menu", "form", "progress"):
         path = f"{FLOW}/{step['flow_id']}"
         if step["type"] == "progress":
@@ -64,24 +88,29 @@ async def add(client: Client, meter: DemoMeter, port: str) -> Device:
             step = await client.get(path)
             continue
         if step["type"] == "menu":
-            choice = next(each for each in meter.choices if each in step["menu_options"])
+            choice = next(each for each in choices if each in step["menu_options"])
             form: dict[str, Any] = {"next_step_id": choice}
         else:
-            names = [field["name"] for field in step["data_schema"]]
-            form = {name: answers[name] for name in names if name in answers}
+            form = {}
+            for field in step["data_schema"]:
+                suggested = (field.get("description") or {}).get("suggested_value")
+                answer = answers.get(field["name"], suggested)
+                if answer is not None:
+                    form[field["name"]] = answer
         step = await client.post(path, form)
         if step.get("errors"):
-            raise DemoError(f"The form to add a meter answered {step['errors']} to {form}.")
-    if step["type"] != "create_entry":
-        reason = step.get("reason", step["type"])
-        raise DemoError(f"The form to add a meter ended with {reason}, not with an entry.")
+            raise DemoError(f"The form answered {step['errors']} to {form}.")
+    return step
 
-    entry_id = step["result"]["entry_id"]
+
+async def _loaded(client: Client, entry_id: str) -> str:
+    """Make sure that an entry is loaded, and return its title."""
     found = await client.command("config_entries/get_single", entry_id=entry_id)
     entry = found["config_entry"]
+    title: str = entry["title"]
     if entry["state"] != "loaded":
-        raise DemoError(f"{entry['title']} is in state {entry['state']}: {entry['reason']}.")
-    return Device(client=client, meter=meter, title=entry["title"], entry_id=entry_id)
+        raise DemoError(f"{title} is in state {entry['state']}: {entry['reason']}.")
+    return title
 
 
 async def _begin(client: Client, meter: DemoMeter) -> Any:

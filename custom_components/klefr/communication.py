@@ -1,19 +1,21 @@
 """Change how a meter communicates, and let its entry follow it.
 
-What is about to change is stored first, and until the meter is found again, it is looked for
-wherever it can be: so it is not lost when its power, or that of Home Assistant, fails meanwhile.
+What is about to change is stored first, and until the meter is found and its entry saved, it is
+looked for wherever it can be: so it is not lost when its power, or that of Home Assistant, fails
+meanwhile.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.storage import Store
 
 from .bus import async_canonical_port, async_entries_on_port, async_find_bus, is_gateway, link_from
@@ -31,6 +33,9 @@ from .meter import (
     move,
     places_between,
 )
+
+# By then Home Assistant has written the entry, its device and its entities to its disk.
+ENTRY_SAVED = timedelta(minutes=5)
 
 STORED_NOW = "now"
 STORED_WANTED = "wanted"
@@ -82,12 +87,19 @@ async def async_read_communication(hass: HomeAssistant, entry: ConfigEntry) -> C
 async def async_follow_change(hass: HomeAssistant, entry: ConfigEntry) -> None:
     """Look for a meter that was to change how it communicates, and let its entry follow it.
 
-    Raises MeterLostError.
+    To be called when the entry is set up. Raises MeterLostError.
     """
-    if await change_store(hass, entry).async_load() is not None:
-        way = await _async_way(hass, entry)
-        found = await find(way, await _async_places(hass, entry), rounds=1)
-        await _async_follow(hass, entry, way, found)
+    store = change_store(hass, entry)
+    if await store.async_load() is None:
+        return
+    way = await _async_way(hass, entry)
+    found = await find(way, await _async_places(hass, entry), rounds=1)
+    await _async_follow(hass, entry, way, found)
+
+    async def forget_change(_: datetime) -> None:
+        await store.async_remove()
+
+    entry.async_on_unload(async_call_later(hass, ENTRY_SAVED, forget_change))
 
 
 async def _async_way(hass: HomeAssistant, entry: ConfigEntry) -> Way:
@@ -158,11 +170,16 @@ async def _port_set_free(
         if other.data[CONF_PROTOCOL] != entry.data[CONF_PROTOCOL]
         or {replace(link_from(other.data), port=link.port)} != links
     ]
-    set_aside = []
-    for each in (entry, *in_the_way):
-        if each.state in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY):
-            await hass.config_entries.async_unload(each.entry_id)
-            set_aside.append(each)
+    set_aside = [
+        entry,
+        *(
+            other
+            for other in in_the_way
+            if other.state in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY)
+        ),
+    ]
+    for each in set_aside:
+        await hass.config_entries.async_unload(each.entry_id)
     try:
         yield
     finally:
@@ -178,23 +195,31 @@ async def _async_follow(
     data = {**entry.data, CONF_ADDRESS: way.address(found)}
     if not is_gateway(data[CONF_PORT]):
         data |= {CONF_BAUD_RATE: int(found.baud_rate), CONF_PARITY: str(found.parity)}
-    before, serial_number = str(entry.unique_id), way.name(found)
+    serial_number = way.name(found)
+    # Over M-Bus a meter is known by its secondary address. It stays the same device, whatever
+    # of this was saved before Home Assistant stopped the last time.
+    for place in await _async_places(hass, entry):
+        if (before := way.name(place)) != serial_number:
+            await _async_rename(hass, entry, before, serial_number)
     hass.config_entries.async_update_entry(
         entry,
         data=data,
         unique_id=serial_number,
-        title=entry.title.replace(before, serial_number),
+        title=entry.title.replace(str(entry.unique_id), serial_number),
     )
-    if serial_number != before:
-        # Over M-Bus a meter is known by its secondary address: it stays the same device.
-        devices = dr.async_get(hass)
-        for device in dr.async_entries_for_config_entry(devices, entry.entry_id):
+
+
+async def _async_rename(
+    hass: HomeAssistant, entry: ConfigEntry, before: str, serial_number: str
+) -> None:
+    devices = dr.async_get(hass)
+    for device in dr.async_entries_for_config_entry(devices, entry.entry_id):
+        if (DOMAIN, before) in device.identifiers:
             devices.async_update_device(device.id, new_identifiers={(DOMAIN, serial_number)})
-        await er.async_migrate_entries(
-            hass, entry.entry_id, partial(_renamed, before, serial_number)
-        )
-    await change_store(hass, entry).async_remove()
 
+    @callback
+    def renamed(entity: er.RegistryEntry) -> dict[str, Any] | None:
+        owner, _, key = entity.unique_id.partition("_")
+        return {"new_unique_id": f"{serial_number}_{key}"} if owner == before else None
 
-def _renamed(before: str, serial_number: str, entity: er.RegistryEntry) -> dict[str, Any]:
-    return {"new_unique_id": entity.unique_id.replace(before, serial_number, 1)}
+    await er.async_migrate_entries(hass, entry.entry_id, renamed)

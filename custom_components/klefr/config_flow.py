@@ -485,7 +485,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         return self._async_show(
             "change",
             change_schema(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT]),
-            {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
+            {**entry.data, **asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
             field,
             failure,
         )

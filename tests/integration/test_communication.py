@@ -13,12 +13,13 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.meter import find
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
-from tests.impatience import lose_patience
+from tests.impatience import defaults, lose_patience
 
-from . import SERIAL_NUMBER, state, wait
+from . import SERIAL_NUMBER, entity_id, state, wait
 from .test_config_flow import choose, filled_in, start_reconfigure, submit as submit_all
 from .test_sharing import OTHER, entry_for
 
@@ -69,6 +70,7 @@ def entry_data(line: Line, protocol: str, virtual_meter: VirtualMeter) -> dict[s
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     lose_patience(monkeypatch)
+    monkeypatch.setitem(defaults(find), "rounds", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +135,7 @@ async def test_the_form_shows_how_the_meter_communicates(
 ) -> None:
     result = await begin(hass, loaded)
     assert filled_in(result["data_schema"]) == {"address": 1, **LINE}
+    assert result["description_placeholders"]["port"] == line.port
     assert not sent_writes(line, "modbus")
     assert loaded.state is ConfigEntryState.LOADED
 
@@ -187,6 +190,9 @@ async def test_everything_is_changed_at_once(
     )
     assert loaded.data == {**entry_data, "address": 247, "baud_rate": 1200, "parity": "odd"}
     assert loaded.state is ConfigEntryState.LOADED
+    # Nobody knows yet whether the entry has been saved.
+    assert [key for key in hass_storage if key.endswith(".change")]
+    await wait(hass, seconds=301)
     assert not [key for key in hass_storage if key.endswith(".change")]
 
 
@@ -373,6 +379,7 @@ async def test_a_meter_that_refuses_stays_where_it_is(
     assert "exception code 3" in result["description_placeholders"]["error"]
     assert loaded.data == before
     assert loaded.state is ConfigEntryState.LOADED
+    await wait(hass, seconds=301)
     assert not [key for key in hass_storage if key.endswith(".change")]
 
 
@@ -430,7 +437,70 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     assert loaded.data["address"] == virtual_meter.address
     assert (virtual_meter.address == 5) is done
     assert loaded.data["baud_rate"] == virtual_meter.baud_rate == 9600
+    await wait(hass, seconds=301)
     assert f"klefr.{loaded.entry_id}.change" not in hass_storage
+
+
+@pytest.mark.parametrize("protocol", ["modbus", "mbus"], indirect=True)
+@pytest.mark.parametrize("saved", ["nothing", "the entry", "all but the entry"])
+async def test_a_change_is_followed_although_home_assistant_stops_before_it_has_saved_it(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    protocol: str,
+    saved: str,
+) -> None:
+    entities, devices = er.async_get(hass), dr.async_get(hass)
+    before = dict(loaded.data), str(loaded.unique_id), loaded.title
+    [device] = dr.async_entries_for_config_entry(devices, loaded.entry_id)
+    energy = entities.async_get(entity_id(hass, Platform.SENSOR, "forward_active_energy"))
+    assert energy is not None
+    count = len(er.async_entries_for_config_entry(entities, loaded.entry_id))
+    new: dict[str, Any] = {"address": 5, "baud_rate": "1200"}
+    if protocol == "mbus":
+        new["secondary_address"] = "12345678"
+    result = await change(hass, loaded, **new)
+    assert result["reason"] == "changed"
+    after = dict(loaded.data), loaded.unique_id, loaded.title
+    assert after != before
+
+    await hass.config_entries.async_unload(loaded.entry_id)
+    data, unique_id, title = before
+    if saved != "the entry":
+        hass.config_entries.async_update_entry(loaded, data=data, unique_id=unique_id, title=title)
+    if saved != "all but the entry" and protocol == "mbus":
+        devices.async_update_device(device.id, new_identifiers={(DOMAIN, unique_id)})
+        for entity in er.async_entries_for_config_entry(entities, loaded.entry_id):
+            entities.async_update_entity(
+                entity.entity_id,
+                new_unique_id=entity.unique_id.replace("12345678", SERIAL_NUMBER),
+            )
+    assert await hass.config_entries.async_setup(loaded.entry_id)
+    await hass.async_block_till_done()
+    assert (dict(loaded.data), loaded.unique_id, loaded.title) == after
+    assert len(er.async_entries_for_config_entry(entities, loaded.entry_id)) == count
+    moved = entities.async_get(energy.entity_id)
+    assert moved is not None
+    assert moved.unique_id == f"{loaded.unique_id}_forward_active_energy"
+    assert moved.device_id == device.id
+    shown = hass.states.get(energy.entity_id)
+    assert shown is not None
+    assert float(shown.state) > 0
+
+
+async def test_an_entry_that_met_another_meter_finds_its_own_again(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.serial_number = "87654321"
+    await wait(hass)
+    assert loaded.state is ConfigEntryState.SETUP_ERROR
+    result = await begin(hass, loaded)
+    assert result["reason"] == "meter_lost"
+    assert loaded.state is ConfigEntryState.SETUP_ERROR
+    virtual_meter.serial_number = SERIAL_NUMBER
+    result = await begin(hass, loaded)
+    assert result["step_id"] == "change"
+    assert loaded.state is ConfigEntryState.LOADED
 
 
 async def test_a_lost_meter_is_looked_for_everywhere_from_the_same_form(
@@ -491,6 +561,7 @@ async def test_a_lost_meter_can_be_reached_differently(
         assert result["reason"] == "reconfigure_successful"
         assert loaded.state is ConfigEntryState.LOADED
         assert loaded.data == data
+        await wait(hass, seconds=301)
         assert f"klefr.{loaded.entry_id}.change" not in hass_storage
         await hass.config_entries.async_unload(loaded.entry_id)
 
