@@ -1,7 +1,7 @@
 """Add a meter, change how it is reached, and how often it is read."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, override
@@ -66,7 +66,7 @@ from .const import (
     MAXIMUM_UPDATE_INTERVAL,
     MINIMUM_UPDATE_INTERVAL,
 )
-from .coordinator import error_translation, listed
+from .coordinator import error_translation, listed, place_name
 from .entity import meter_name
 from .meter import (
     MODBUS_ADDRESSES,
@@ -212,8 +212,8 @@ def _communication(now: Communication, user_input: Mapping[str, Any]) -> Communi
     )
 
 
-def _line(communication: Communication) -> tuple[BaudRate, Parity]:
-    return communication.baud_rate, communication.parity
+def _line(settings: Communication | SerialLink) -> tuple[BaudRate, Parity]:
+    return settings.baud_rate, settings.parity
 
 
 def _stands_in_the_way(entry: ConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
@@ -246,8 +246,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         self._bus: dict[str, Any] = {}
         self._untried: list[SerialLink] = []
         self._tried = 0
-        self._reading: asyncio.Task[Communication] | None = None
-        self._changing: asyncio.Task[None] | None = None
+        self._action: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._now: Communication | None = None
         self._wanted: Communication | None = None
@@ -445,18 +444,17 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Ask the meter how it communicates now, wherever it may be."""
-        entry = self._get_reconfigure_entry()
-        if self._reading is None:
-            self._reading = self.hass.async_create_task(
-                async_read_communication(self.hass, entry), eager_start=False
-            )
-        if not self._reading.done():
-            return self._async_show_to_the_end("communication", self._reading)
-        if isinstance(error := self._reading.exception(), KlefrError):
-            self._failure = error
-            return self.async_show_progress_done(next_step_id="not_changed")
-        self._now = self._reading.result()
-        return self.async_show_progress_done(next_step_id="change")
+        if (progress := self._async_show_until_done("communication", self._async_read)) is not None:
+            return progress
+        return self.async_show_progress_done(
+            next_step_id="not_changed" if self._failure else "change"
+        )
+
+    async def _async_read(self) -> None:
+        try:
+            self._now = await async_read_communication(self.hass, self._get_reconfigure_entry())
+        except KlefrError as err:
+            self._failure = err
 
     async def async_step_change(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask how the meter is to communicate from now on."""
@@ -476,10 +474,15 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             except AddressTakenError as err:
                 failure = err
             else:
-                self._sharing = [other.title for other in others if not other.disabled_by]
-                self._sharing += async_port_users(self.hass, entry.data[CONF_PORT])
-                if self._sharing and _line(self._wanted) != _line(self._now):
-                    return await self.async_step_shared_line()
+                if _line(self._wanted) != (line := _line(self._now)):
+                    self._sharing = [
+                        other.title
+                        for other in others
+                        if not other.disabled_by and _line(link_from(other.data)) == line
+                    ]
+                    self._sharing += async_port_users(self.hass, entry.data[CONF_PORT])
+                    if self._sharing:
+                        return await self.async_step_shared_line()
                 return await self.async_step_changing()
         shown = self._wanted or self._now
         return self._async_show(
@@ -518,41 +521,48 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Change how the meter communicates."""
-        assert self._now is not None
-        assert self._wanted is not None
-        if self._changing is None:
-            self._changing = self.hass.async_create_task(
-                async_change_communication(
-                    self.hass, self._get_reconfigure_entry(), self._now, self._wanted
-                ),
-                eager_start=False,
-            )
-        if not self._changing.done():
-            return self._async_show_to_the_end("changing", self._changing)
-        error = self._changing.exception()
-        if isinstance(error, KlefrError):
-            self._failure = error
-        else:
-            self._changing.result()
-        self._changing = self._waiting = None
-        taken = isinstance(error, AddressTakenError)
+        if (progress := self._async_show_until_done("changing", self._async_change)) is not None:
+            return progress
+        if isinstance(self._failure, AddressTakenError):
+            return self.async_show_progress_done(next_step_id="change")
         return self.async_show_progress_done(
-            next_step_id="change" if taken else "not_changed" if error else "changed"
+            next_step_id="not_changed" if self._failure else "changed"
         )
 
-    def _async_show_to_the_end(self, step_id: str, task: asyncio.Task[Any]) -> ConfigFlowResult:
-        """Show progress of what has to come to its end, also when the window is closed."""
-        if self._waiting is None:
-            self._waiting = self.hass.async_create_task(asyncio.wait([task]))
-        return self.async_show_progress(
-            step_id=step_id, progress_action=step_id, progress_task=self._waiting
-        )
+    async def _async_change(self) -> None:
+        assert self._now is not None
+        assert self._wanted is not None
+        try:
+            await async_change_communication(
+                self.hass, self._get_reconfigure_entry(), self._now, self._wanted
+            )
+        except KlefrError as err:
+            self._failure = err
+
+    @callback
+    def _async_show_until_done(
+        self, step_id: str, action: Callable[[], Coroutine[Any, Any, None]]
+    ) -> ConfigFlowResult | None:
+        """Show the progress of what has to come to its end, also if the window is closed."""
+        if self._action is None:
+            self._action = self.hass.async_create_task(action(), eager_start=False)
+            self._waiting = self.hass.async_create_task(asyncio.wait([self._action]))
+        if not self._action.done():
+            return self.async_show_progress(
+                step_id=step_id, progress_action=step_id, progress_task=self._waiting
+            )
+        self._action.result()
+        self._action = None
+        return None
 
     async def async_step_changed(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Say that the meter communicates as it should."""
-        return self.async_abort(reason="changed")
+        """Say where the meter is now."""
+        assert self._wanted is not None
+        return self.async_abort(
+            reason="changed", description_placeholders={"wanted": place_name(self._wanted)}
+        )
 
     async def async_step_not_changed(
         self, user_input: dict[str, Any] | None = None

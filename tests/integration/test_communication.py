@@ -94,9 +94,16 @@ async def neighbour(
 
 
 async def through(hass: HomeAssistant, result: Any) -> Any:
-    """Wait while a flow shows progress."""
-    while result["type"] in (FlowResultType.SHOW_PROGRESS, FlowResultType.SHOW_PROGRESS_DONE):
+    """Wait while a flow shows progress, which it has to end by itself."""
+    while result["type"] is FlowResultType.SHOW_PROGRESS:
         await hass.async_block_till_done()
+        [step] = [
+            flow.cur_step
+            for flow in hass.config_entries.flow._progress.values()
+            if flow.flow_id == result["flow_id"]
+        ]
+        assert step is not None
+        assert step["type"] is FlowResultType.SHOW_PROGRESS_DONE
         result = await hass.config_entries.flow.async_configure(result["flow_id"])
     return result
 
@@ -346,10 +353,8 @@ async def test_who_would_lose_contact_is_named_first(
     assert neighbour.state is ConfigEntryState.SETUP_RETRY
     assert neighbour.error_reason_translation_key == "line_settings_in_use"
 
-    # It is the next one's turn.
+    # It is the next one's turn. Who is set so already does not lose anything.
     result = await change(hass, neighbour, baud_rate="1200")
-    assert result["step_id"] == "shared_line"
-    result = await through(hass, await choose(hass, result, "changing"))
     assert result["reason"] == "changed"
     assert other_meter.baud_rate == 1200
     assert [loaded.state, neighbour.state] == [ConfigEntryState.LOADED] * 2
@@ -564,6 +569,35 @@ async def test_a_lost_meter_can_be_reached_differently(
         await wait(hass, seconds=301)
         assert f"klefr.{loaded.entry_id}.change" not in hass_storage
         await hass.config_entries.async_unload(loaded.entry_id)
+
+
+@pytest.mark.parametrize("kind", ["modbus_tcp", "modbus", "mbus"])
+async def test_behind_a_gateway_only_addresses_are_changed(
+    hass: HomeAssistant, kind: str, socket_enabled: None
+) -> None:
+    where = ("127.0.0.1", 0)
+    if kind == "mbus":
+        meter = VirtualMeter(model="6933", serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
+        served = mbus.serve(meter, pacing=False, tcp=where)
+    else:
+        meter = VirtualMeter(serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
+        framing = "socket" if kind == "modbus_tcp" else "rtu"
+        served = modbus.serve(meter, pacing=False, tcp=where, framing=framing)
+    async with served as line:
+        # What a gateway is set to is not to be known here.
+        entry = entry_for(meter, f"socket://{line.port}", protocol=kind, baud_rate=2400)
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        before = dict(entry.data)
+        result = await begin(hass, entry)
+        shown = filled_in(result["data_schema"])
+        assert shown.keys() == {"address"} | ({"secondary_address"} if kind == "mbus" else set())
+        result = await submit(hass, result, {**shown, "address": 33})
+        assert result["reason"] == "changed"
+        assert entry.data == {**before, "address": 33}
+        assert meter.address == 33
+        assert entry.state is ConfigEntryState.LOADED
+        await hass.config_entries.async_unload(entry.entry_id)
 
 
 async def test_a_meter_that_cannot_be_reached_is_not_asked_to_change(
