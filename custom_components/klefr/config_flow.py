@@ -460,7 +460,6 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         """Ask how the meter is to communicate from now on."""
         entry = self._get_reconfigure_entry()
         assert self._now is not None
-        field = "base"
         failure, self._failure = self._failure, None
         if user_input is not None:
             self._wanted = _communication(self._now, user_input)
@@ -469,9 +468,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
             others = await async_entries_on_port(self.hass, entry)
             try:
                 self._check_addresses(self._now, self._wanted, others)
-            except InvalidAddressError as err:
-                field, failure = CONF_SECONDARY_ADDRESS, err
-            except AddressTakenError as err:
+            except (InvalidAddressError, AddressTakenError) as err:
                 failure = err
             else:
                 if _line(self._wanted) != (line := _line(self._now)):
@@ -485,11 +482,12 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
                         return await self.async_step_shared_line()
                 return await self.async_step_changing()
         shown = self._wanted or self._now
+        primary = isinstance(failure, AddressTakenError) and isinstance(failure.address, int)
         return self._async_show(
             "change",
             change_schema(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT]),
             {**entry.data, **asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
-            field,
+            CONF_ADDRESS if primary else CONF_SECONDARY_ADDRESS,
             failure,
         )
 

@@ -1,6 +1,8 @@
 """Changing how a meter itself communicates, from Home Assistant."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +273,7 @@ async def test_an_address_in_use_is_refused_and_nothing_is_lost(
     before = dict(loaded.data)
     result = await change(hass, loaded, address=9, baud_rate="9600")
     assert result["type"] is FlowResultType.FORM
-    assert result["errors"] == {"base": "address_taken"}
+    assert result["errors"] == {"address": "address_taken"}
     assert result["description_placeholders"]["address"] == "9"
     assert filled_in(result["data_schema"])["address"] == 9
     assert not sent_writes(line, protocol)
@@ -293,13 +295,13 @@ async def test_the_address_of_an_entry_is_refused_also_while_its_meter_is_off(
 ) -> None:
     other_meter.power_down()
     result = await change(hass, loaded, address=9)
-    assert result["errors"] == {"base": "address_taken_by"}
+    assert result["errors"] == {"address": "address_taken_by"}
     assert result["description_placeholders"]["error"] == neighbour.title
     if protocol == "mbus":
         result = await submit(
             hass, result, {"address": 0, "secondary_address": OTHER, "baud_rate": "9600"}
         )
-        assert result["errors"] == {"base": "address_taken_by"}
+        assert result["errors"] == {"secondary_address": "address_taken_by"}
     assert not sent_writes(line, protocol)
 
 
@@ -402,8 +404,18 @@ async def test_the_entry_follows_a_meter_that_takes_only_some_changes(
     assert loaded.state is ConfigEntryState.LOADED
 
 
-@pytest.mark.parametrize("protocol", ["modbus", "mbus"], indirect=True)
-@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize(
+    ("protocol", "number", "done", "address", "baud_rate"),
+    [
+        ("modbus", 1, False, None, 9600),
+        ("modbus", 1, True, 5, 9600),
+        ("modbus", 2, False, 5, 9600),
+        ("modbus", 2, True, 5, 1200),
+        ("mbus", 1, False, None, 9600),
+        ("mbus", 2, True, 5, 1200),
+    ],
+    indirect=["protocol"],
+)
 async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     hass: HomeAssistant,
     loaded: MockConfigEntry,
@@ -411,10 +423,13 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     virtual_meter: VirtualMeter,
     protocol: str,
     hass_storage: dict[str, Any],
+    number: int,
     done: bool,
+    address: int | None,
+    baud_rate: int,
 ) -> None:
     def fail(_frame: bytes) -> None:
-        if sent_writes(line, protocol):
+        if len(sent_writes(line, protocol)) == number:
             virtual_meter.power_down()
             line.silent = True
 
@@ -422,13 +437,14 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
         line.before_answering = fail
     else:
         line.before_hearing = fail
+    before = virtual_meter.address
     result = await change(hass, loaded, address=5, baud_rate="1200")
     assert result["reason"] == "meter_lost"
     tried = result["description_placeholders"]["tried"]
-    for place in ("5", "0" if protocol == "mbus" else "1"):
+    for place in (5, before):
         secondary = f" / {SERIAL_NUMBER}" if protocol == "mbus" else ""
-        for baud_rate in (1200, 9600):
-            assert f"{place}{secondary} ({baud_rate} Bd, 8E1)" in tried
+        for rate in (1200, 9600):
+            assert f"{place}{secondary} ({rate} Bd, 8E1)" in tried
     assert result["description_placeholders"]["untried"] == "–"
     assert loaded.state is ConfigEntryState.SETUP_RETRY
     assert loaded.error_reason_translation_key == "meter_lost"
@@ -437,13 +453,45 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     line.before_hearing = line.before_answering = None
     line.silent = False
     virtual_meter.power_up()
+    assert (virtual_meter.address, virtual_meter.baud_rate) == (address or before, baud_rate)
     await wait(hass, seconds=120)
     assert loaded.state is ConfigEntryState.LOADED
     assert loaded.data["address"] == virtual_meter.address
-    assert (virtual_meter.address == 5) is done
-    assert loaded.data["baud_rate"] == virtual_meter.baud_rate == 9600
+    assert loaded.data["baud_rate"] == virtual_meter.baud_rate
     await wait(hass, seconds=301)
     assert f"klefr.{loaded.entry_id}.change" not in hass_storage
+
+
+@pytest.mark.parametrize("number", range(1, 15))
+async def test_a_change_that_is_cut_off_leaves_the_entry_with_its_meter(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    line: Line,
+    virtual_meter: VirtualMeter,
+    number: int,
+) -> None:
+    """Home Assistant stops at any point of it."""
+    result = await begin(hass, loaded)
+    line.requests.clear()
+
+    def stop(_frame: bytes) -> None:
+        if len(line.requests) == number:
+            flow: Any = hass.config_entries.flow._progress[result["flow_id"]]
+            flow._action.cancel()
+
+    line.before_answering = stop
+    await hass.config_entries.flow.async_configure(
+        result["flow_id"], {**LINE, "address": 5, "baud_rate": "1200"}
+    )
+    with suppress(asyncio.CancelledError):
+        await hass.async_block_till_done()
+    line.before_answering = None
+    assert len(line.requests) >= number
+    if loaded.state is not ConfigEntryState.LOADED:
+        await wait(hass, seconds=120)
+    assert loaded.state is ConfigEntryState.LOADED
+    assert loaded.data["address"] == virtual_meter.address
+    assert loaded.data["baud_rate"] == virtual_meter.baud_rate
 
 
 @pytest.mark.parametrize("protocol", ["modbus", "mbus"], indirect=True)

@@ -347,7 +347,7 @@ async def test_through_the_open_port_a_meter_gets_another_address_but_no_other_l
     assert not sent_writes(line, "modbus")
     assert loaded.state is ConfigEntryState.LOADED
     result = await change(hass, loaded, address=HEAT_PUMP_UNIT)
-    assert result["errors"] == {"base": "address_taken"}
+    assert result["errors"] == {"address": "address_taken"}
     result = await change(hass, loaded, address=7)
     assert result["reason"] == "changed"
     assert loaded.data["address"] == virtual_meter.address == 7

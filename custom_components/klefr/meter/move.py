@@ -7,6 +7,7 @@ on, not by whether it acknowledged: that may be lost, or may come from elsewhere
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
@@ -116,11 +117,15 @@ async def find(way: Way, places: Iterable[Communication], *, rounds: int = ROUND
         for place in places:
             try:
                 told = await _look(way, place)
-                if told is not None:
-                    # What it tells it may do only later, so that has to be tried.
-                    return told if told == place or await _look(way, told) else place
             except LinkError:
                 untried.append(place)
+                continue
+            if told is not None:
+                # What else it tells it may do only later, so that has to be tried.
+                with suppress(LinkError):
+                    if told != place and await _look(way, told) is not None:
+                        return told
+                return place
     raise MeterLostError(tried=[place for place in places if place not in untried], untried=untried)
 
 
