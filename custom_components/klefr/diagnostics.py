@@ -8,6 +8,8 @@ from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_ADDRESS
 from homeassistant.core import HomeAssistant
 
+from .communication import change_store
+from .const import CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry, KlefrCoordinator
 
 TO_REDACT = {"serial_number"}
@@ -19,9 +21,11 @@ async def async_get_config_entry_diagnostics(
     """Return how the meter is reached, what it is, and what it last said."""
     # A secondary address is the serial number.
     secondary = isinstance(entry.data[CONF_ADDRESS], str)
+    change = await change_store(hass, entry).async_load()
     diagnostics = {
         "data": async_redact_data(dict(entry.data), {CONF_ADDRESS} if secondary else ()),
         "options": dict(entry.options),
+        "change": async_redact_data(change or {}, {CONF_SECONDARY_ADDRESS}),
         "state": entry.state.value,
         "reason": entry.error_reason_translation_key,
     }

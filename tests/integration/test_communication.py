@@ -11,10 +11,12 @@ from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType, InvalidData
 from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.helpers.json import json_dumps
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
 from custom_components.klefr.meter import find
 from simulator import mbus, modbus
 from simulator.line import Line
@@ -449,6 +451,9 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     assert loaded.state is ConfigEntryState.SETUP_RETRY
     assert loaded.error_reason_translation_key == "meter_lost"
     assert hass_storage[f"klefr.{loaded.entry_id}.change"]
+    diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
+    assert diagnostics["change"]["wanted"]["address"] == 5
+    assert SERIAL_NUMBER not in json_dumps(diagnostics)
 
     line.before_hearing = line.before_answering = None
     line.silent = False
@@ -462,7 +467,7 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     assert f"klefr.{loaded.entry_id}.change" not in hass_storage
 
 
-@pytest.mark.parametrize("number", range(1, 15))
+@pytest.mark.parametrize("number", range(1, 21))
 async def test_a_change_that_is_cut_off_leaves_the_entry_with_its_meter(
     hass: HomeAssistant,
     loaded: MockConfigEntry,
@@ -656,6 +661,17 @@ async def test_a_meter_that_cannot_be_reached_is_not_asked_to_change(
     assert result["type"] is FlowResultType.ABORT
     assert result["reason"] == "no_answer"
     assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_what_was_to_change_is_forgotten_with_the_meter(
+    hass: HomeAssistant, loaded: MockConfigEntry, hass_storage: dict[str, Any]
+) -> None:
+    result = await change(hass, loaded, address=5)
+    assert result["reason"] == "changed"
+    assert f"klefr.{loaded.entry_id}.change" in hass_storage
+    await hass.config_entries.async_remove(loaded.entry_id)
+    await hass.async_block_till_done()
+    assert f"klefr.{loaded.entry_id}.change" not in hass_storage
 
 
 async def test_a_change_comes_to_its_end_although_the_window_is_closed(
