@@ -323,9 +323,9 @@ async def _async_check_permission(
     user = await call.hass.auth.async_get_user(user_id)
     if user is None:
         raise UnknownUser(context=call.context, user_id=user_id, permission=permission)
-    registry = er.async_get(call.hass)
+    entities = er.async_get(call.hass)
     for entry in entries:
-        for entity in er.async_entries_for_config_entry(registry, entry.entry_id):
+        for entity in er.async_entries_for_config_entry(entities, entry.entry_id):
             if not user.permissions.check_entity(entity.entity_id, permission):
                 raise Unauthorized(
                     context=call.context,

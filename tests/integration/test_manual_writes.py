@@ -19,10 +19,13 @@ from .test_actions import devices
 from .test_communication import change, sent_writes
 
 ADDRESS = 1
+FRAME_COUNT_BIT = 0x20
+
+type Writes = dict[str, tuple[Any, str, tuple[str, object]]]
 
 # What is asked for (a change in the form, or an action with its fields), what the manual's
 # appendix 3.2 has for it, and what the meter then is.
-MODBUS_WRITES = {
+MODBUS_WRITES: Writes = {
     "Modbus ID": ({"address": 10}, "01 06 4003 000A", ("address", 10)),
     "Baud rate": ({"baud_rate": "9600"}, "01 06 4004 2580", ("baud_rate", 9600)),
     "S0 output rate": (
@@ -54,8 +57,8 @@ MODBUS_WRITES = {
     ),
 }
 
-# The same of appendix 2.2. The bit that tells a frame from its repetition is left out.
-MBUS_WRITES = {
+# The same of appendix 2.2.
+MBUS_WRITES: Writes = {
     "Baudrate": ({"baud_rate": "2400"}, "68 03 03 68 53 01 BB", ("baud_rate", 2400)),
     "Primary address": ({"address": 5}, "68 06 06 68 53 01 51 01 7A 05", ("address", 5)),
     "Secondary address": (
@@ -90,6 +93,8 @@ MBUS_WRITES = {
     ),
 }
 
+WRITES = {"modbus": MODBUS_WRITES, "mbus": MBUS_WRITES}
+
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +102,6 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def baud_rate() -> int:
-    return 9600
-
-
-@pytest.fixture(params=["modbus", "mbus"])
 def protocol(request: pytest.FixtureRequest) -> str:
     protocol: str = request.param
     return protocol
@@ -148,44 +148,40 @@ async def ask(hass: HomeAssistant, entry: MockConfigEntry, asked: Any) -> None:
         )
 
 
-def without_count_bit(frame: bytes) -> bytes:
-    return bytes((*frame[:4], frame[4] & ~0x20, *frame[5:]))
+def command_in(frame: bytes, protocol: str) -> bytes:
+    """Leave out of a frame what the manual's tables leave out."""
+    if protocol == "modbus":
+        return frame[:-2]
+    return bytes((*frame[:4], frame[4] & ~FRAME_COUNT_BIT, *frame[5:-2]))
 
 
-@pytest.mark.parametrize("protocol", ["modbus"], indirect=True)
 @pytest.mark.parametrize(
-    ("baud_rate", "content"), [(4800 if c == "Baud rate" else 9600, c) for c in MODBUS_WRITES]
+    ("protocol", "baud_rate", "content"),
+    [
+        (protocol, 4800 if content == "Baud rate" else 9600, content)
+        for protocol, writes in WRITES.items()
+        for content in writes
+    ],
+    indirect=["protocol"],
 )
-async def test_each_write_of_the_modbus_table(
+async def test_each_write_of_the_manuals_tables(
     hass: HomeAssistant,
     loaded: MockConfigEntry,
     line: Line,
     virtual_meter: VirtualMeter,
+    protocol: str,
     content: str,
 ) -> None:
-    asked, command, (attribute, value) = MODBUS_WRITES[content]
+    asked, command, (attribute, value) = WRITES[protocol][content]
     assert getattr(virtual_meter, attribute) != value
     await ask(hass, loaded, asked)
-    assert [frame[:-2] for frame in sent_writes(line, "modbus")] == [bytes.fromhex(command)]
-    assert getattr(virtual_meter, attribute) == value
-
-
-@pytest.mark.parametrize("protocol", ["mbus"], indirect=True)
-@pytest.mark.parametrize("content", MBUS_WRITES)
-async def test_each_write_of_the_mbus_table(
-    hass: HomeAssistant,
-    loaded: MockConfigEntry,
-    line: Line,
-    virtual_meter: VirtualMeter,
-    content: str,
-) -> None:
-    asked, command, (attribute, value) = MBUS_WRITES[content]
-    assert getattr(virtual_meter, attribute) != value
-    await ask(hass, loaded, asked)
-    frames = [without_count_bit(frame[:-2]) for frame in sent_writes(line, "mbus")]
-    assert frames == [bytes.fromhex(command)]
+    sent = [command_in(frame, protocol) for frame in sent_writes(line, protocol)]
+    assert sent == [bytes.fromhex(command)]
     assert getattr(virtual_meter, attribute) == value
 
 
 def test_the_tables_are_complete() -> None:
-    assert (len(MODBUS_WRITES), len(MBUS_WRITES)) == (9, 8)
+    assert {protocol: len(writes) for protocol, writes in WRITES.items()} == {
+        "modbus": 9,
+        "mbus": 8,
+    }
