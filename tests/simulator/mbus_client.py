@@ -46,6 +46,10 @@ class MBusClient:
         """Return the next frame, or what else came."""
         return await receive_until(is_frame, self._reader, wait)
 
+    async def receive_bytes(self, count: int) -> bytes:
+        """Return so many bytes, with what came with the last of them, however far apart."""
+        return await receive_until(lambda received: len(received) >= count, self._reader, WAIT)
+
     async def receive_all(self) -> bytes:
         """Return what comes in one go from meters without pacing, frame or not."""
         return await receive_until(lambda _: False, self._reader, WAIT, pause=SILENCE)
