@@ -39,7 +39,7 @@ from .meter import (
     RefusedError,
     SerialLink,
 )
-from .meter.bus import OVERDUE
+from .meter.bus import LATE
 
 PARITIES: Final = {"E": Parity.EVEN, "N": Parity.NONE, "O": Parity.ODD}
 PROTOCOLS: Final[Mapping[str | None, Protocol]] = {
@@ -104,7 +104,10 @@ class SharedModbusBus(ModbusLine):
         self._overdue: dict[int, float] = {}
 
     @override
-    async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
+    async def read_registers(
+        self, unit: int, address: int, count: int, *, attempts: int | None = None
+    ) -> Sequence[int]:
+        # How often a unit is asked here depends on how long the others would have to wait.
         return await self._request(unit, lambda lent: lent.read_holding_registers(address, count))
 
     @override
@@ -172,7 +175,7 @@ class SharedModbusBus(ModbusLine):
                     failure = RefusedError(err.exception_code or 0)
                 case ModbusTimeoutError() if lent.connected:
                     failure = NoAnswerError("Nobody answered")
-                    self._overdue[unit] = asyncio.get_running_loop().time() + OVERDUE
+                    self._overdue[unit] = asyncio.get_running_loop().time() + LATE
                 case ModbusTimeoutError() | ModbusConnectionError() | OSError():
                     failure = LinkError(str(err))
                 case _:

@@ -1,34 +1,50 @@
-"""One line and those who share it, whatever is spoken on it."""
+"""One bus and those who share it, whatever is spoken on it."""
 
 from abc import ABC, abstractmethod
 import asyncio
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Self, override
+import math
+from typing import Any, Final, Protocol as Interface, Self, override
 
 import serialx
 
-from .errors import CommunicationError, LinkError, NoAnswerError
+from .errors import (
+    CommunicationError,
+    GarbledAnswerError,
+    LinkError,
+    NeverSilentError,
+    NoAnswerError,
+)
 from .link import Protocol, SerialLink, open_link
 
 ATTEMPTS: Final = 3
 
-# What is granted to adapters and to a busy computer on top of what is usual, in seconds.
-# Searching, with hundreds of addresses to go, does without.
+# What adapters and a busy computer may add to a meter's own time, in seconds. A search, with
+# hundreds of addresses to try, does without.
 ADAPTER_DELAY: Final = 0.25
 
-# How long answers that were given up, or asked for again, may still arrive, in seconds.
-OVERDUE: Final = 2.0
+# How long an answer that was not waited for may still arrive, in seconds.
+LATE: Final = 2.0
+
+# The longest frame of both protocols, in characters. Nothing that arrives makes an exchange
+# wait for more than that.
+LONGEST_FRAME: Final = 261
+
+# So many characters without a pause come from no meter. The port is then left alone for a
+# while, in seconds, since reading on would keep the computer busy.
+MOST_WITHOUT_SILENCE: Final = 4096
+REST_AFTER_NOISE: Final = 30.0
 
 
 class Bus(ABC):
-    """What hangs on one link.
+    """The meters on one link.
 
-    Whoever wants something on the line holds the bus meanwhile, with `async with` or with
-    `hold` and `release`. The link is opened by the first request, again by the next one
-    when it broke, and closed behind the last holder. All requests raise LinkError where it
-    cannot be, and CommunicationError when repeating the request did not help.
+    Hold the bus while you use it, with `async with` or with `hold` and `release`. The first
+    request opens the link, the next one opens it again if it broke, and the last holder closes
+    it. All requests raise LinkError if the link cannot be opened, and CommunicationError if
+    repeating the request did not help.
     """
 
     protocol: Protocol
@@ -36,7 +52,7 @@ class Bus(ABC):
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet.
 
-        `tally` counts the requests, and what went wrong with them by the key of the error.
+        `tally` counts the requests, and their failures by the key of the error.
         """
         self.link = link
         self.tally: Counter[str] = Counter()
@@ -46,7 +62,7 @@ class Bus(ABC):
 
     @property
     def held(self) -> bool:
-        """Whether anybody wants something on the line."""
+        """Whether anything uses the bus."""
         return self._holders > 0
 
     def hold(self) -> None:
@@ -54,7 +70,7 @@ class Bus(ABC):
         self._holders += 1
 
     async def release(self) -> None:
-        """Give up a hold; behind the last one the link is closed."""
+        """Give up a hold. The last one closes the link."""
         self._holders -= 1
         async with self._turn:
             if not self.held:
@@ -70,16 +86,16 @@ class Bus(ABC):
         await self.release()
 
     async def open(self) -> None:
-        """Open the link now, to see whether it can be."""
+        """Open the link now, to see whether it can be opened."""
         async with self._turn:
             await self._open()
 
     @contextmanager
     def _patience(self, address: Hashable, attempts: int | None) -> Iterator[int]:
-        """Say how often to put a request to an address on the line, if that is left open.
+        """Say how often to send a request to an address, unless `attempts` says so.
 
-        Where nobody answered the last time it is once only, so that a meter that is switched
-        off does not hold up the others.
+        An address that was silent the last time is asked once only, so that a meter that is
+        switched off does not hold up the others.
         """
         try:
             yield attempts or (1 if address in self._silent else ATTEMPTS)
@@ -94,11 +110,25 @@ class Bus(ABC):
 
     @abstractmethod
     async def _open(self) -> None:
-        """Open the link if it is not. Raises LinkError, for one if nobody holds the bus."""
+        """Open the link if it is not open. Raises LinkError, also if the bus is not held."""
 
     @abstractmethod
     async def _close(self) -> None:
         """Close the link if it is open."""
+
+
+class Parser[FrameT](Interface):
+    """Finds frames in what arrives, whatever surrounds them and however it is cut up."""
+
+    @property
+    def missing(self) -> int:
+        """How many characters a frame that has begun still lacks; 0 if none has begun."""
+
+    def feed(self, data: bytes) -> Sequence[FrameT]:
+        """Take what has arrived, and give the frames that are complete by now."""
+
+    def flush(self) -> Sequence[FrameT]:
+        """Give up the frame that has begun, and give the frames behind its start."""
 
 
 class OwnBus(Bus):
@@ -108,27 +138,169 @@ class OwnBus(Bus):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._transport: serialx.BaseSerialTransport | None = None
-        self._lost = asyncio.Event()
+        self._listener = _Listener(link, self._silence)
 
+    @property
     @abstractmethod
-    def _connect(self) -> asyncio.Protocol:
-        """Make what listens to the link. It sets `_lost` when the link breaks."""
+    def _silence(self) -> float:
+        """How long the bus has to be silent before a request, in seconds."""
+
+    async def _exchange[FrameT](
+        self,
+        request: bytes,
+        parser: Parser[FrameT],
+        accept: Callable[[FrameT], bool],
+        *,
+        delay: float,
+        slack: float,
+        length: int,
+    ) -> FrameT:
+        """Send a request once over the open link and return the frame that is accepted.
+
+        A meter may take `delay` seconds to start an answer of `length` characters, adapters
+        `slack` seconds on top. Raises NoAnswerError, GarbledAnswerError and LinkError.
+        """
+        listener = self._listener
+        await self._wait_for_silence(listener)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[FrameT] = loop.create_future()
+        heard = bytearray()
+
+        def receive(data: bytes) -> None:
+            heard.extend(data[: LONGEST_FRAME - len(heard)])
+            take(parser.feed(data))
+
+        def take(frames: Sequence[FrameT]) -> None:
+            frame = next(filter(accept, frames), None)
+            if frame is not None and not answer.done():
+                answer.set_result(frame)
+                # Noise that answers get through does not stand in the way.
+                listener.without_silence = 0
+
+        self.tally["requests"] += 1
+        deadline = loop.time() + len(request) * self.link.character_time + delay + slack
+        deadline += self.link.latency(length)
+        last_deadline = deadline + self._time_for(LONGEST_FRAME, slack)
+        try:
+            listener.listen(receive, answer)
+            assert self._transport is not None
+            self._transport.write(request)
+            while not answer.done() and (rest := deadline - loop.time()) > 0:
+                await asyncio.wait((answer,), timeout=rest)
+                if parser.missing:
+                    needed = listener.heard_at + self._time_for(parser.missing, slack)
+                    deadline = max(deadline, min(needed, last_deadline))
+            take(parser.flush())
+            if answer.done():
+                return await answer
+        except OSError as err:
+            raise self._failed(LinkError(f"The link failed: {err}")) from err
+        except LinkError as err:
+            raise self._failed(err) from None
+        finally:
+            listener.ignore()
+        if self._is_garbage(bytes(heard), request):
+            raise self._failed(GarbledAnswerError("What arrived is no answer"))
+        raise self._failed(NoAnswerError("No meter answered"))
+
+    def _failed[ErrorT: LinkError | CommunicationError](self, failure: ErrorT) -> ErrorT:
+        self.tally[failure.key] += 1
+        return failure
+
+    def _time_for(self, characters: int, slack: float) -> float:
+        return characters * self.link.character_time + self.link.latency(characters) + slack
+
+    def _is_garbage(self, heard: bytes, request: bytes) -> bool:
+        """Whether what was heard may be a damaged answer. Some adapters echo the request."""
+        return heard not in (b"", request)
+
+    async def _wait_for_silence(self, listener: _Listener) -> None:
+        """Wait until a frame that may be under way has ended.
+
+        Where noise never ends, the request has to be sent into it.
+        """
+        loop = asyncio.get_running_loop()
+        longest_wait = loop.time() + LONGEST_FRAME * self.link.character_time
+        while (silent_at := listener.heard_at + self._silence) > (now := loop.time()):
+            if now >= longest_wait:
+                return
+            await asyncio.sleep(min(silent_at, longest_wait) - now)
 
     @override
     async def _open(self) -> None:
         if not self.held:
             # A poll that outlives its entry must not take the port again.
             raise LinkError("The bus has been released")
-        if self._transport is not None and not self._lost.is_set():
+        failure = self._listener.failure
+        if self._transport is not None and failure is None:
             return
         await self._close()
-        self._lost.clear()
-        self._transport = await open_link(self.link, self._connect)
+        rested_at = self._listener.heard_at + REST_AFTER_NOISE
+        if isinstance(failure, NeverSilentError) and asyncio.get_running_loop().time() < rested_at:
+            raise NeverSilentError("The port did not fall silent a moment ago")
+        self._listener = _Listener(self.link, self._silence)
+        self._transport = await open_link(self.link, lambda: self._listener)
 
     @override
     async def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-            # Whoever opens the port next finds it locked until this is over.
+            # The port stays locked until this is over.
             await self._transport.wait_closed()
             self._transport = None
+
+
+class _Listener(asyncio.Protocol):
+    """Hands what arrives to the exchange under way. Without one, it is thrown away."""
+
+    def __init__(self, link: SerialLink, silence: float) -> None:
+        """Expect pauses of `silence` seconds between frames."""
+        self.failure: LinkError | None = None
+        """Why the link cannot be used any more."""
+        self.heard_at = -math.inf
+        """When something arrived last, in the time of the event loop."""
+        self.without_silence = 0
+        """How many characters have arrived without a pause."""
+        self._character_time = link.character_time
+        self._silence = silence
+        self._transport: asyncio.BaseTransport | None = None
+        self._receive: Callable[[bytes], None] | None = None
+        self._answer: asyncio.Future[Any] | None = None
+
+    def listen(self, receive: Callable[[bytes], None], answer: asyncio.Future[Any]) -> None:
+        """Hand over what arrives. The answer fails with the link."""
+        self._receive, self._answer = receive, answer
+        if self.failure is not None:
+            answer.set_exception(self.failure)
+
+    def ignore(self) -> None:
+        """Throw away what arrives."""
+        self._receive = self._answer = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        # What arrives at once has been under way for as long as it takes on the wire.
+        if now - len(data) * self._character_time - self.heard_at >= self._silence:
+            self.without_silence = 0
+        self.heard_at = now
+        self.without_silence += len(data)
+        if self.without_silence > MOST_WITHOUT_SILENCE:
+            self._fail(NeverSilentError("The port never falls silent"))
+            assert self._transport is not None
+            self._transport.close()
+        elif self._receive is not None:
+            self._receive(data)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(LinkError("The link was lost"))
+
+    def _fail(self, failure: LinkError) -> None:
+        self.failure = self.failure or failure
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(self.failure)

@@ -46,6 +46,12 @@ class LineSettingsError(LinkError):
     key = "line_settings_in_use"
 
 
+class NeverSilentError(LinkError):
+    """So much arrives at the port that no meter can have sent it."""
+
+    key = "never_silent"
+
+
 class CommunicationError(KlefrError):
     """The link is open, but no usable answer came back."""
 

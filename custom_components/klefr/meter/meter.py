@@ -39,6 +39,14 @@ class Meter(ABC):
 
     @property
     @abstractmethod
+    def memory(self) -> Mapping[str, Any]:
+        """What to give to `identify` the next time, in values that JSON has.
+
+        It says what had to be learned of the meter, and changes when more is learned.
+        """
+
+    @property
+    @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
         """What a bug report should tell about the communication."""
 

@@ -1,7 +1,7 @@
 """What is spoken on a bus: the kinds of bus and of meter that go together."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from .bus import ATTEMPTS, Bus
 from .link import Protocol
@@ -14,16 +14,18 @@ BUSES: Final[Mapping[Protocol, type[Bus]]] = {
 }
 
 
-async def identify(bus: Bus, address: int | str) -> Meter:
-    """Ask who answers at an address: a number, or the 8 digits of a secondary address.
+async def identify(
+    bus: Bus, address: int | str, *, memory: Mapping[str, Any] | None = None
+) -> Meter:
+    """Ask which meter answers at an address: a number, or the 8 digits of a secondary address.
 
-    Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+    `memory` is what `Meter.memory` gave before, if this may be the same meter. Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
     """
     if isinstance(bus, MBusBus):
         return await MBusMeter.identify(bus, address)
     assert isinstance(bus, ModbusLine)
     assert isinstance(address, int)
-    return await ModbusMeter.identify(bus, address)
+    return await ModbusMeter.identify(bus, address, memory=memory)
 
 
 async def is_answered(bus: Bus, address: int | str) -> bool:

@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, override
 
-from ..bus import ADAPTER_DELAY, ATTEMPTS, OVERDUE, OwnBus
+from ..bus import ADAPTER_DELAY, ATTEMPTS, LATE, LONGEST_FRAME, OwnBus
 from ..errors import (
     CommunicationError,
     GarbledAnswerError,
     KlefrError,
-    LinkError,
     NoAnswerError,
     NotAcknowledgedError,
     NotAKlefrMeterError,
@@ -39,7 +38,6 @@ IDLE_BITS: Final = 33
 # What a meter may add to any answer: that it has urgent data, or no room for more commands.
 STATION_BITS: Final = 0x30
 
-LONGEST_ANSWER: Final = 261  # bytes
 LONGEST_READOUT: Final = 16  # telegrams
 
 ANY_MANUFACTURER: Final = 0xFFFF
@@ -104,13 +102,16 @@ class MBusBus(OwnBus):
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
-        self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self._next_count_bits: dict[int, bool] = {}
         self._maybe_selected = True
         self._attempts = ATTEMPTS
         self._slack = ADAPTER_DELAY
-        self._quiet_since = 0.0
-        self._overdue = 0.0
+        self._late_until = 0.0
+
+    @property
+    @override
+    def _silence(self) -> float:
+        return IDLE_BITS / self.link.baud_rate
 
     async def read(self, target: Target) -> list[Telegram]:
         """Read all telegrams of a meter's readout.
@@ -206,7 +207,7 @@ class MBusBus(OwnBus):
         # Whoever does not hear it is deselected by the next selection.
         self._maybe_selected = False
         with suppress(KlefrError):
-            await self._exchange(
+            await self._send_once(
                 ShortFrame(control=Control.SND_NKE, address=SpecialAddress.SELECTED),
                 _is_acknowledgement,
             )
@@ -248,7 +249,7 @@ class MBusBus(OwnBus):
 
     async def _send(self, address: int, command: Command) -> None:
         # An acknowledgement does not say of what, so one that is late must not come now.
-        await asyncio.sleep(self._overdue - asyncio.get_running_loop().time())
+        await asyncio.sleep(self._late_until - asyncio.get_running_loop().time())
         try:
             await self._repeat(
                 LongFrame(
@@ -273,87 +274,32 @@ class MBusBus(OwnBus):
         """
         for _ in range(self._attempts - 1):
             with suppress(CommunicationError):
-                return await self._exchange(request, accept)
-        return await self._exchange(request, accept)
+                return await self._send_once(request, accept)
+        return await self._send_once(request, accept)
 
-    async def _exchange(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
-        """Put a request on the line once and wait for the frame that is accepted."""
-        assert self._transport is not None
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._quiet_since + IDLE_BITS / self.link.baud_rate - loop.time())
-        while not self._arrived.empty():
-            self._arrived.get_nowait()
-
-        sent = request.encode()
-        self.tally["requests"] += 1
+    async def _send_once(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
+        """Send a request once and return the frame that is accepted."""
         try:
-            self._transport.write(sent)
-            return await self._answer(sent, accept)
-        except OSError as err:
-            self.tally[LinkError.key] += 1
-            raise LinkError(f"The link failed: {err}") from err
-        except (LinkError, CommunicationError) as err:
-            self.tally[err.key] += 1
-            self._overdue = loop.time() + OVERDUE
+            return await self._exchange(
+                request.encode(),
+                FrameParser(),
+                accept,
+                delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
+                slack=self._slack,
+                length=1 if accept is _is_acknowledgement else LONGEST_FRAME,
+            )
+        except BaseException:
+            self._late_until = asyncio.get_running_loop().time() + LATE
             raise
-        finally:
-            self._quiet_since = loop.time()
-
-    async def _answer(self, sent: bytes, accept: Callable[[Frame], bool]) -> Frame:
-        loop = asyncio.get_running_loop()
-        character = self.link.character_time
-        parser = FrameParser()
-        heard = b""
-        deadline = (
-            loop.time()
-            + len(sent) * character
-            + ANSWER_BITS / self.link.baud_rate
-            + ANSWER_DELAY
-            + self.link.latency(1 if accept is _is_acknowledgement else LONGEST_ANSWER)
-            + self._slack
-        )
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    data = await self._arrived.get()
-            except TimeoutError:
-                data = b""
-            if self._lost.is_set():
-                raise LinkError("The link was lost")
-            heard += data
-            for frame in parser.feed(data) if data else parser.flush():
-                if accept(frame):
-                    return frame
-            if data:
-                rest = parser.missing * character + self.link.latency(parser.missing) + self._slack
-                deadline = max(deadline, loop.time() + rest if parser.missing else 0.0)
-            elif heard.replace(sent, b"", 1):
-                raise GarbledAnswerError("What arrived is no answer")
-            else:
-                raise NoAnswerError("Nobody answered")
 
     @override
-    def _connect(self) -> asyncio.Protocol:
-        self._next_count_bits.clear()
-        self._maybe_selected = True
-        return _Listener(self._arrived, self._lost)
-
-
-class _Listener(asyncio.Protocol):
-    """Passes on what arrives."""
-
-    def __init__(self, arrived: asyncio.Queue[bytes], lost: asyncio.Event) -> None:
-        self._arrived = arrived
-        self._lost = lost
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self._arrived.put_nowait(data)
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set()
-        self._arrived.put_nowait(b"")
+    async def _open(self) -> None:
+        before = self._listener
+        await super()._open()
+        if self._listener is not before:
+            # What the meters heard over another link, or while it was broken, is not known.
+            self._next_count_bits.clear()
+            self._maybe_selected = True
 
 
 def _is_acknowledgement(frame: Frame) -> bool:

@@ -164,6 +164,11 @@ class MBusMeter(Meter):
 
     @property
     @override
+    def memory(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    @override
     def diagnostics(self) -> Mapping[str, Any]:
         return {"bus": dict(self._bus.tally)}
 

@@ -1,7 +1,6 @@
 """Meters that speak Modbus."""
 
-from .bus import ModbusBus, ModbusTcpBus
-from .line import ModbusLine
+from .bus import ModbusBus, ModbusLine, ModbusTcpBus
 from .meter import MODBUS_ADDRESSES, ModbusMeter
 
 __all__ = ["MODBUS_ADDRESSES", "ModbusBus", "ModbusLine", "ModbusMeter", "ModbusTcpBus"]

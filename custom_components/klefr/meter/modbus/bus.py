@@ -1,70 +1,216 @@
-"""One Modbus line: opens it and puts requests on it, one at a time."""
+"""A Modbus bus: the requests that a meter needs, and the frames that carry them."""
 
+from abc import abstractmethod
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+import re
 import struct
-from typing import Any, Final, cast, override
+from typing import Final, override
 
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ConnectionException, ModbusException
-from pymodbus.framer import FramerRTU, FramerType
-from pymodbus.pdu import ExceptionResponse, ModbusPDU
+from pymodbus.framer import FramerRTU, FramerSocket
+from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
+from pymodbus.pdu.register_message import (
+    ReadHoldingRegistersRequest,
+    WriteMultipleRegistersRequest,
+    WriteSingleRegisterRequest,
+)
 
-from ..bus import ADAPTER_DELAY, OVERDUE, OwnBus
-from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
+from ..bus import ADAPTER_DELAY, LATE, Bus, OwnBus
+from ..errors import CommunicationError, GarbledAnswerError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
-from .line import ModbusLine
 
 # What a meter may take to start answering, in seconds. A search is content with what it
 # usually takes.
 ANSWER_DELAY: Final = 0.3
 USUAL_ANSWER_DELAY: Final = 0.1
-# What a gateway may take to say that a unit does not answer, in seconds. Until then it does
-# not ask for the next one.
+# What a gateway may take to report that a unit does not answer, in seconds. Until then it does
+# not ask the next one.
 GATEWAY_DELAY: Final = 3.0
 
 SILENT_CHARACTERS: Final = 3.5
 
-# Modbus TCP: bytes of the transaction's number, and of all up to the length of what follows.
-TRANSACTION_LENGTH: Final = 2
-MBAP_LENGTH: Final = 6
-REFUSAL_LENGTH: Final = 5
 CHECKSUM_LENGTH: Final = 2
+# What the answer to function 16 repeats: unit, function, address and count.
+ECHOED_LENGTH: Final = 6
+REFUSED: Final = 0x80
+REFUSAL_LENGTH: Final = 3
+# Modbus TCP: transaction number, protocol number, and the length of what follows.
+TRANSACTION_LENGTH: Final = 2
+TCP_HEADER: Final = struct.Struct(">HHH")
+TCP_LENGTHS: Final = range(REFUSAL_LENGTH, 255)
 # What a gateway answers for a unit that does not (Modbus application protocol, section 7).
-NOBODY_THERE: Final = frozenset({10, 11})
+NO_ANSWER_CODES: Final = frozenset({10, 11})
 
-type Call = Callable[[AsyncModbusTcpClient], Awaitable[ModbusPDU]]
+DECODER: Final = DecodePDU(is_server=False)
+RTU: Final = FramerRTU(DECODER)
+SOCKET: Final = FramerSocket(DECODER)
+
+
+class ModbusLine(Bus):
+    """Modbus units whose registers can be read and written.
+
+    Requests raise RefusedError for a Modbus exception, and what `Bus` raises.
+    """
+
+    @abstractmethod
+    async def read_registers(
+        self, unit: int, address: int, count: int, *, attempts: int | None = None
+    ) -> Sequence[int]:
+        """Read holding registers, as 16-bit words. `attempts` is how often to ask at most."""
+
+    @abstractmethod
+    async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
+        """Ask a unit for registers, to see whether it answers at all."""
+
+    @abstractmethod
+    async def write_register(self, unit: int, address: int, word: int) -> None:
+        """Write one register with function 6."""
+
+    @abstractmethod
+    async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
+        """Write registers with function 16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How the answer to a request starts, and how many bytes it has without its checksum."""
+
+    start: bytes
+    length: int
+
+    @property
+    def unit(self) -> int:
+        """The unit that answers."""
+        return self.start[0]
+
+    @property
+    def refusal(self) -> bytes:
+        """How the answer of a unit that refuses starts."""
+        return bytes((self.unit, self.start[1] | REFUSED))
+
+    def fits(self, content: bytes) -> bool:
+        """Whether this is the complete answer or refusal."""
+        return any(
+            content.startswith(start) and len(content) == length
+            for start, length in ((self.start, self.length), (self.refusal, REFUSAL_LENGTH))
+        )
+
+
+class RtuParser:
+    """Finds the answer to one request on a serial line.
+
+    Such frames do not show where they begin and end, so whatever looks like the beginning of
+    the answer is kept until it is complete, and judged by its checksum.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        """Look for this answer, or for the refusal."""
+        self.missing = 0
+        self._length = answer.length + CHECKSUM_LENGTH
+        self._start = re.compile(
+            b"(?=%b|%b)" % (_beginning(answer.start), _beginning(answer.refusal)), re.DOTALL
+        )
+        self._begun = bytearray()
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Take what has arrived, and give the answer, without its checksum, once it is complete."""
+        self._begun += data
+        if self.missing > len(data):
+            self.missing -= len(data)
+            return ()
+        lacking: list[int] = []
+        begun = len(self._begun)
+        for match in self._start.finditer(self._begun):
+            end = match.start() + self._length_at(match.start())
+            if end > len(self._begun):
+                lacking.append(end - len(self._begun))
+                begun = min(begun, match.start())
+                continue
+            content = bytes(self._begun[match.start() : end - CHECKSUM_LENGTH])
+            checksum = int.from_bytes(self._begun[end - CHECKSUM_LENGTH : end])
+            if RTU.check_CRC(content, checksum):
+                return (content,)
+        self.missing = min(lacking, default=0)
+        del self._begun[:begun]
+        return ()
+
+    def flush(self) -> Sequence[bytes]:
+        """Give up. Every place where the answer may begin has been looked at."""
+        return ()
+
+    def _length_at(self, position: int) -> int:
+        function = self._begun[position + 1 : position + 2]
+        if function and function[0] & REFUSED:
+            return REFUSAL_LENGTH + CHECKSUM_LENGTH
+        return self._length
+
+
+class TcpParser:
+    """Finds the answers to one transaction in what a gateway sends over the network."""
+
+    def __init__(self, transaction: int) -> None:
+        """Look for the frames of this transaction."""
+        self.missing = 0
+        self._transaction = transaction
+        self._begun = bytearray()
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Take what has arrived, and give the content of the frames that are complete by now."""
+        self._begun += data
+        found: list[bytes] = []
+        self.missing = 0
+        while len(self._begun) >= TCP_HEADER.size:
+            transaction, protocol, length = TCP_HEADER.unpack_from(self._begun)
+            if protocol != 0 or length not in TCP_LENGTHS:
+                # Nothing shows where the next frame begins.
+                self._begun.clear()
+                break
+            end = TCP_HEADER.size + length
+            if end > len(self._begun):
+                self.missing = end - len(self._begun)
+                break
+            if transaction == self._transaction:
+                found.append(bytes(self._begun[TCP_HEADER.size : end]))
+            del self._begun[:end]
+        return found
+
+    def flush(self) -> Sequence[bytes]:
+        """Give up. All complete frames have been given."""
+        return ()
 
 
 class ModbusBus(OwnBus, ModbusLine):
-    """The Modbus units on one link."""
+    """The Modbus units on one serial line, also one at the other end of a gateway."""
 
     protocol = Protocol.MODBUS
-    _framer = FramerType.RTU
     _usual_delay = USUAL_ANSWER_DELAY
 
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
-        self._client: AsyncModbusTcpClient | None = None
-        self._heard = asyncio.Event()
-        self._awaited: _Answer | None = None
-        self._quiet_since = 0.0
-        self._overdue: dict[_Answer, float] = {}
+        self._late: dict[Answer, float] = {}
+
+    @property
+    @override
+    def _silence(self) -> float:
+        return SILENT_CHARACTERS * self.link.character_time
 
     @override
-    async def read_registers(self, unit: int, address: int, count: int) -> Sequence[int]:
-        answer = await self._request(_read(unit, address, count))
-        registers: list[int] = answer.registers
-        return registers
+    async def read_registers(
+        self, unit: int, address: int, count: int, *, attempts: int | None = None
+    ) -> Sequence[int]:
+        pdu = await self._request(*_read(unit, address, count), attempts=attempts)
+        return pdu.registers
 
     @override
     async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
-        request = _read(unit, address, count)
+        request, answer = _read(unit, address, count)
         try:
-            await self._request(request, attempts=attempts, delay=self._usual_delay)
+            await self._request(
+                request, answer, attempts=attempts, delay=self._usual_delay, slack=0.0
+            )
         except NoAnswerError:
             return False
         except GarbledAnswerError, RefusedError:
@@ -73,246 +219,123 @@ class ModbusBus(OwnBus, ModbusLine):
 
     @override
     async def write_register(self, unit: int, address: int, word: int) -> None:
-        await self._request(
-            _Request(
-                call=lambda client: client.write_register(address, word, device_id=unit),
-                length=8,
-                answer=_Answer(start=struct.pack(">BBHH", unit, 6, address, word), length=8),
-            )
-        )
+        request = WriteSingleRegisterRequest(address=address, registers=[word])
+        # The answer repeats the request.
+        echo = bytes((unit,)) + _payload(request)
+        await self._request(request, Answer(start=echo, length=len(echo)))
 
     @override
     async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
-        await self._request(
-            _Request(
-                call=lambda client: client.write_registers(address, list(words), device_id=unit),
-                length=9 + 2 * len(words),
-                answer=_Answer(start=struct.pack(">BBHH", unit, 16, address, len(words)), length=8),
-            )
-        )
+        request = WriteMultipleRegistersRequest(address=address, registers=list(words))
+        # The answer repeats the request as far as the count.
+        echo = (bytes((unit,)) + _payload(request))[:ECHOED_LENGTH]
+        await self._request(request, Answer(start=echo, length=len(echo)))
 
     async def _request(
         self,
-        request: _Request,
+        request: ModbusPDU,
+        answer: Answer,
         *,
         attempts: int | None = None,
-        delay: float = ANSWER_DELAY + ADAPTER_DELAY,
-    ) -> Any:
-        """Send a request when the line is free and return its answer.
+        delay: float = ANSWER_DELAY,
+        slack: float = ADAPTER_DELAY,
+    ) -> ModbusPDU:
+        """Send a request when the bus is free and return its answer.
 
-        It is put on the line `attempts` times, or as often as the unit is worth it. `delay` is
-        what the meter and the adapters may take to answer, in seconds.
+        `delay` is what the meter may take to answer, `slack` what adapters may take, in seconds.
         """
-        answer = request.answer
         loop = asyncio.get_running_loop()
-        # An answer does not say which registers it holds. One that comes late must not be
-        # taken for the answer to another request of its kind, so its time has to run out
-        # first; only a repetition of the same request may have it.
+        # An answer does not say which registers it holds. One that comes late must not be taken
+        # for the answer to another request of its kind, so wait until it cannot come any more.
+        # Only a repetition of the same request may have it.
         while True:
-            await asyncio.sleep(self._overdue.get(answer, 0.0) - loop.time())
+            await asyncio.sleep(self._late.get(answer, 0.0) - loop.time())
             async with self._turn:
-                if self._overdue.get(answer, 0.0) <= loop.time():
-                    self._overdue.pop(answer, None)
-                    pdu = await self._repeat(request, attempts, delay)
-                    break
+                if self._late.get(answer, 0.0) > loop.time():
+                    continue
+                self._late.pop(answer, None)
+                with self._patience(answer.unit, attempts) as tries:
+                    for _ in range(tries - 1):
+                        with suppress(CommunicationError):
+                            return await self._ask(request, answer, delay, slack)
+                    return await self._ask(request, answer, delay, slack)
+
+    async def _ask(
+        self, request: ModbusPDU, answer: Answer, delay: float, slack: float
+    ) -> ModbusPDU:
+        """Send a request once."""
+        await self._open()
+        content = await self._transfer(request, answer, delay, slack)
+        pdu = DECODER.decode(content[1:])
+        assert pdu is not None
         if isinstance(pdu, ExceptionResponse):
+            if pdu.exception_code in NO_ANSWER_CODES:
+                raise self._failed(NoAnswerError("The gateway got no answer"))
             raise RefusedError(pdu.exception_code)
         return pdu
 
-    async def _repeat(self, request: _Request, attempts: int | None, delay: float) -> ModbusPDU:
-        """Put a request on the line until it is answered."""
-        with self._patience(request.answer.unit, attempts) as tries:
-            for _ in range(tries - 1):
-                with suppress(CommunicationError):
-                    return await self._exchange(request, delay)
-            return await self._exchange(request, delay)
-
-    async def _exchange(self, request: _Request, delay: float) -> ModbusPDU:
-        """Put a request on the line once and wait for what comes back."""
-        await self._open()
-        assert self._client is not None
-        answer = request.answer
-        loop = asyncio.get_running_loop()
-        silence = SILENT_CHARACTERS * self.link.character_time
-        await asyncio.sleep(self._quiet_since + silence - loop.time())
-
-        was_overdue = answer in self._overdue
-        delay += request.length * self.link.character_time + self.link.latency(answer.length)
-        rest = answer.length * self.link.character_time + ADAPTER_DELAY
-        self._overdue[answer] = loop.time() + delay + rest + OVERDUE
-        self._awaited = answer
-        self._heard.clear()
-        self.tally["requests"] += 1
-        # pymodbus logs an error whenever its own timeout ends, and turns the caller's
-        # cancellation into an error; a task of its own keeps both away.
-        exchange = asyncio.create_task(_call(request.call, self._client))
-        lost = asyncio.create_task(self._lost.wait())
-        heard = asyncio.create_task(self._heard.wait())
+    async def _transfer(
+        self, request: ModbusPDU, answer: Answer, delay: float, slack: float
+    ) -> bytes:
+        """Send a request in the frame of this kind of bus, and return what the answer's holds."""
         try:
-            await asyncio.wait(
-                {exchange, lost, heard}, timeout=delay, return_when=asyncio.FIRST_COMPLETED
+            return await self._exchange(
+                RTU.encode(_payload(request), answer.unit, 0),
+                RtuParser(answer),
+                answer.fits,
+                delay=delay,
+                slack=slack,
+                length=answer.length + CHECKSUM_LENGTH,
             )
-            if self._heard.is_set():
-                await asyncio.wait(
-                    {exchange, lost}, timeout=rest, return_when=asyncio.FIRST_COMPLETED
-                )
-        finally:
-            self._awaited = None
-            self._quiet_since = loop.time()
-            lost.cancel()
-            heard.cancel()
-            answered = exchange.done()
-            exchange.cancel()
-            await asyncio.wait({exchange})
-            error = None if exchange.cancelled() else exchange.exception()
-        if answered and error is None:
-            if not was_overdue:
-                del self._overdue[answer]
-            pdu = exchange.result()
-            if isinstance(pdu, ExceptionResponse) and pdu.exception_code in NOBODY_THERE:
-                self.tally[NoAnswerError.key] += 1
-                raise NoAnswerError("The gateway got no answer")
-            return pdu
-        failure: LinkError | CommunicationError
-        if self._lost.is_set() or isinstance(error, ConnectionException):
-            failure = LinkError("The link was lost")
-        elif answered and not isinstance(error, ModbusException):
-            failure = LinkError(f"The link failed: {error}")
-        elif self._heard.is_set():
-            failure = GarbledAnswerError("What arrived is no answer")
-        else:
-            failure = NoAnswerError("Nobody answered")
-        self.tally[failure.key] += 1
-        raise failure from error
-
-    @override
-    def _connect(self) -> asyncio.Protocol:
-        # The TCP client, because the serial one insists on pyserial; which transport it
-        # speaks through is decided by whoever opens the link.
-        self._client = AsyncModbusTcpClient(
-            self.link.port,
-            framer=self._framer,
-            timeout=3600,
-            retries=0,
-            reconnect_delay=0,
-            trace_packet=self._trace_packet,
-            trace_connect=self._trace_connect,
-        )
-        return cast("asyncio.Protocol", self._client.ctx.handle_new_connection())
-
-    @override
-    async def _close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        await super()._close()
-
-    def _trace_packet(self, sending: bool, data: bytes) -> bytes:
-        """Let pymodbus see the answer only.
-
-        What else is on the line (noise, an echo of the request, an answer to something
-        else) would keep it waiting for the rest of a frame that it isn't.
-        """
-        if sending:
-            return data
-        if self._concerns(data):
-            self._heard.set()
-        return self._find(data, self._awaited) if self._awaited else b""
-
-    def _concerns(self, _data: bytes) -> bool:
-        """Tell whether what was heard may be the answer, or what is left of it."""
-        return True
-
-    def _find(self, data: bytes, answer: _Answer) -> bytes:
-        return answer.find(data)
-
-    def _trace_connect(self, connected: bool) -> None:
-        if not connected:
-            self._lost.set()
+        except BaseException:
+            self._late[answer] = asyncio.get_running_loop().time() + LATE
+            raise
 
 
 class ModbusTcpBus(ModbusBus):
-    """The Modbus units behind a gateway that speaks Modbus TCP."""
+    """The Modbus units behind a gateway that speaks Modbus TCP.
+
+    An answer has the number of its request, so no late one can be mistaken for another.
+    """
 
     protocol = Protocol.MODBUS_TCP
-    _framer = FramerType.SOCKET
     _usual_delay = GATEWAY_DELAY
-    _transaction = b""
+    _transaction = 0
 
     @override
-    def _trace_packet(self, sending: bool, data: bytes) -> bytes:
-        if sending:
-            self._transaction = data[:TRANSACTION_LENGTH]
-        return super()._trace_packet(sending, data)
-
-    @override
-    def _concerns(self, data: bytes) -> bool:
-        # A gateway may still be answering for a unit that was given up.
-        return self._transaction in data
-
-    @override
-    def _find(self, data: bytes, answer: _Answer) -> bytes:
-        while len(data) >= MBAP_LENGTH:
-            end = MBAP_LENGTH + int.from_bytes(data[MBAP_LENGTH - 2 : MBAP_LENGTH])
-            frame, data = data[:end], data[end:]
-            if frame.startswith(self._transaction) and answer.fits(frame[MBAP_LENGTH:]):
-                return frame
-        return b""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """How the answer to a request starts, and how many bytes it has."""
-
-    start: bytes
-    length: int
-
-    @property
-    def unit(self) -> int:
-        """Who is to answer."""
-        return self.start[0]
-
-    def fits(self, content: bytes) -> bool:
-        """Tell whether this is the whole answer, or refusal, but for the checksum."""
-        refusal = bytes((self.unit, self.start[1] | 0x80))
-        return any(
-            content.startswith(start) and len(content) == length - CHECKSUM_LENGTH
-            for start, length in ((self.start, self.length), (refusal, REFUSAL_LENGTH))
+    async def _transfer(
+        self, request: ModbusPDU, answer: Answer, delay: float, slack: float
+    ) -> bytes:
+        self._transaction = self._transaction % 0xFFFF + 1
+        return await self._exchange(
+            SOCKET.encode(_payload(request), answer.unit, self._transaction),
+            TcpParser(self._transaction),
+            answer.fits,
+            delay=delay,
+            slack=slack,
+            length=TCP_HEADER.size + answer.length,
         )
 
-    def find(self, data: bytes) -> bytes:
-        """Pick the whole and undamaged answer, or refusal, out of what was heard."""
-        refusal = bytes((self.unit, self.start[1] | 0x80))
-        for start, length in ((self.start, self.length), (refusal, REFUSAL_LENGTH)):
-            position = data.find(start)
-            while position >= 0:
-                frame = data[position : position + length]
-                if len(frame) == length and _checksum_fits(frame):
-                    return frame
-                position = data.find(start, position + 1)
-        return b""
+    @override
+    def _is_garbage(self, heard: bytes, request: bytes) -> bool:
+        # A gateway may still be answering for a unit that was given up.
+        return request[:TRANSACTION_LENGTH] in heard
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """What is put on the line, how many bytes that is, and what is to come back."""
-
-    call: Call
-    length: int
-    answer: _Answer
+def _read(unit: int, address: int, count: int) -> tuple[ModbusPDU, Answer]:
+    request = ReadHoldingRegistersRequest(address=address, count=count)
+    start = bytes((unit, request.function_code, 2 * count))
+    return request, Answer(start=start, length=len(start) + 2 * count)
 
 
-def _read(unit: int, address: int, count: int) -> _Request:
-    return _Request(
-        call=lambda client: client.read_holding_registers(address, count=count, device_id=unit),
-        length=8,
-        answer=_Answer(start=bytes((unit, 3, 2 * count)), length=5 + 2 * count),
-    )
+def _payload(request: ModbusPDU) -> bytes:
+    return bytes((request.function_code,)) + request.encode()
 
 
-async def _call(call: Call, client: AsyncModbusTcpClient) -> ModbusPDU:
-    return await call(client)
-
-
-def _checksum_fits(frame: bytes) -> bool:
-    return FramerRTU.compute_CRC(frame[:-2]) == int.from_bytes(frame[-2:])
+def _beginning(start: bytes) -> bytes:
+    """Give the pattern of a start, or of its first bytes where no more has arrived."""
+    pattern = b""
+    for byte in reversed(start):
+        rest = b"(?:\\Z|%b)" % pattern if pattern else b""
+        pattern = re.escape(bytes((byte,))) + rest
+    return pattern

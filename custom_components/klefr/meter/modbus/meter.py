@@ -1,7 +1,8 @@
 """A meter that speaks Modbus: the 6934 and the 6944."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, Self, override
 
@@ -34,7 +35,7 @@ from ..model import (
     SettingValue,
     Tariff,
 )
-from .line import ModbusLine
+from .bus import ModbusLine
 from .plan import Block, plan
 from .registers import (
     ENERGY_REGISTERS,
@@ -48,11 +49,16 @@ from .registers import (
 
 MODBUS_ADDRESSES: Final = range(1, 248)
 
-# What a request may read at most (Modbus application protocol, section 6.3).
-LONGEST_READ: Final = 125
-# The Modbus exceptions that a read gets for being too long, and one of what is no meter.
-TOO_LONG: Final = frozenset({2, 3})
-UNKNOWN_TO_IT: Final = frozenset({1, 2, 3})
+# The Modbus exceptions of a read that the meter cannot answer in one piece, and those of a
+# device that is no meter.
+NOT_IN_ONE_PIECE: Final = frozenset({2, 3})
+NO_SUCH_REGISTERS: Final = frozenset({1, 2, 3})
+
+# How often to ask whether a piece can be read. One lost answer must not be taken for a cut.
+PIECE_ATTEMPTS: Final = 2
+
+MEMORY_FIRMWARE: Final = "firmware_version"
+MEMORY_CUTS: Final = "cuts"
 
 # A transformer meter measures up to 6 A of its secondary current.
 TRANSFORMER_METER_CURRENT: Final = 6
@@ -64,7 +70,11 @@ BLOCKS: Final = tuple(
 QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
 
+# Where the values begin: the only places where a read can be cut.
+VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
+
 SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
+SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMBER.addresses.stop)
 
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
@@ -102,12 +112,11 @@ class ModbusMeter(Meter):
     registers = BLOCKS
     tells_settings = True
 
-    def __init__(self, bus: ModbusLine, address: int) -> None:
+    def __init__(self, bus: ModbusLine, address: int, cuts: frozenset[int]) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
         self._bus = bus
         self._address = address
-        self._longest_read = LONGEST_READ
-        self._longest_answered = 0
+        self._cuts = cuts
         self._maximum_current = 0.0
 
     @staticmethod
@@ -118,30 +127,44 @@ class ModbusMeter(Meter):
         )
 
     @classmethod
-    async def identify(cls, bus: ModbusLine, address: int) -> Self:
-        """Ask who answers at the address.
+    async def identify(
+        cls, bus: ModbusLine, address: int, *, memory: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Ask which meter answers at the address.
 
-        Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+        `memory` is what the same meter remembered before. Raises NotAKlefrMeterError if it is
+        something else, and what `Meter` raises.
         """
-        meter = cls(bus, address)
+        remembered = memory or {}
+        meter = cls(bus, address, _cuts_from(remembered))
         try:
-            # Where nobody is, the shortest question finds out soonest.
+            # If no meter is there, the shortest request shows it soonest.
             await meter._read_values((Identifier.SERIAL_NUMBER,))
             values = await meter._read_values(SIGNATURE)
         except RefusedError as err:
-            if err.code not in UNKNOWN_TO_IT:
+            if err.code not in NO_SUCH_REGISTERS:
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
         meter.identity = _identity(values)
         meter._maximum_current = _maximum_current(meter.identity)
+        if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
+            # Another firmware may need no cuts, or others.
+            meter._cuts -= _cuts_from(remembered)
         return meter
+
+    @property
+    @override
+    def memory(self) -> Mapping[str, Any]:
+        return {
+            MEMORY_FIRMWARE: self.identity.firmware_version,
+            MEMORY_CUTS: sorted(self._cuts),
+        }
 
     @property
     @override
     def diagnostics(self) -> Mapping[str, Any]:
         return {
-            "longest_read": self._longest_read,
-            "longest_answered": self._longest_answered,
+            "cuts": [f"0x{cut:04X}" for cut in sorted(self._cuts)],
             "bus": dict(self._bus.tally),
         }
 
@@ -207,7 +230,7 @@ class ModbusMeter(Meter):
             if not addresses.isdisjoint(register.addresses)
         ]
         await self._read_own_values(())
-        words = await self._read_words(touched)
+        words = await self._read_blocks(plan(touched, self._cuts))
         return {
             "registers": {
                 f"0x{block[0]:04X}": [f"{words[address]:04X}" for address in block]
@@ -236,46 +259,71 @@ class ModbusMeter(Meter):
         return values
 
     async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
-        wanted = {key: REGISTERS[key] for key in keys}
-        words = await self._read_words(wanted.values())
-        return {key: self._decode(register, words) for key, register in wanted.items()}
+        wanted = frozenset(keys)
+        words = await self._read_blocks(_plan_for(wanted, self._cuts))
+        return {key: self._decode(REGISTERS[key], words) for key in wanted}
 
     def _decode(self, register: Register, words: Mapping[int, int]) -> Any:
         return register.decode(
             [words[address] for address in register.addresses], self._maximum_current
         )
 
-    async def _read_words(self, registers: Collection[Register]) -> Mapping[int, int]:
-        """Read words, by address, in as few requests as possible."""
+    async def _read_blocks(self, blocks: Iterable[Block]) -> Mapping[int, int]:
+        """Read words, by address."""
         words: dict[int, int] = {}
-        while missing := [register for register in registers if register.address not in words]:
-            block = plan(missing, self._longest_read)[0]
-            try:
-                found = await self._bus.read_registers(self._address, block.address, block.count)
-            except (RefusedError, CommunicationError) as err:
-                if not await self._is_too_long(block, err):
-                    raise
-                self._longest_read = max(block.count // 2, self._longest_answered)
-            else:
-                words.update(enumerate(found, block.address))
-                self._longest_answered = max(self._longest_answered, block.count)
+        for block in blocks:
+            words |= await self._read_block(block)
         return words
 
-    async def _is_too_long(self, block: Block, error: RefusedError | CommunicationError) -> bool:
-        """Tell whether a shorter read may succeed where this one failed."""
-        if block.count <= max(self._longest_answered, SERIAL_NUMBER.form.length):
-            return False
-        if isinstance(error, RefusedError):
-            return error.code in TOO_LONG
-        # Silence has other reasons more often: only a meter that answers to the shortest
-        # question can have been asked for too much.
+    async def _read_block(self, block: Block) -> Mapping[int, int]:
+        """Read a block, and learn where it has to be cut if the meter cannot give it whole.
+
+        Some firmware falls silent on every read across a certain address, some gateways on
+        long reads.
+        """
         try:
-            await self._bus.read_registers(
-                self._address, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length
-            )
+            return await self._read_piece(block)
+        except (RefusedError, CommunicationError) as err:
+            stops = [start for start in VALUE_STARTS if block.start < start < block.stop]
+            if not stops or (isinstance(err, RefusedError) and err.code not in NOT_IN_ONE_PIECE):
+                raise
+        # Silence has other reasons more often. This fails if the meter is silent altogether.
+        await self._read_piece(SERIAL_NUMBER_BLOCK)
+        if (words := await self._try_piece(block)) is not None:
+            return words
+        readable, unreadable = 0, len(stops)
+        while unreadable - readable > 1:
+            middle = (readable + unreadable) // 2
+            piece = Block(start=block.start, stop=stops[middle])
+            if await self._try_piece(piece) is None:
+                unreadable = middle
+            else:
+                readable = middle
+        cut = stops[readable]
+        words = {
+            **await self._read_block(Block(start=block.start, stop=cut)),
+            **await self._read_block(Block(start=cut, stop=block.stop)),
+        }
+        # Not before: had the meter fallen silent meanwhile, the cut would mean nothing.
+        self._cuts |= {cut}
+        return words
+
+    async def _try_piece(self, block: Block) -> Mapping[int, int] | None:
+        """Read a block that the meter may not be able to give; then return None."""
+        try:
+            return await self._read_piece(block, attempts=PIECE_ATTEMPTS)
         except CommunicationError:
-            return False
-        return True
+            return None
+        except RefusedError as err:
+            if err.code not in NOT_IN_ONE_PIECE:
+                raise
+            return None
+
+    async def _read_piece(self, block: Block, *, attempts: int | None = None) -> Mapping[int, int]:
+        words = await self._bus.read_registers(
+            self._address, block.start, block.count, attempts=attempts
+        )
+        return dict(enumerate(words, block.start))
 
     async def _write(self, register: Register, value: SettingValue) -> None:
         assert register.form.encode is not None
@@ -284,6 +332,12 @@ class ModbusMeter(Meter):
             await self._bus.write_register(self._address, register.address, words[0])
         else:
             await self._bus.write_registers(self._address, register.address, words)
+
+
+@lru_cache
+def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
+    """Plan what every poll reads again."""
+    return plan((REGISTERS[key] for key in keys), cuts)
 
 
 def _identity(values: Mapping[Key, Any]) -> Identity:
@@ -326,3 +380,9 @@ def _maximum_current(identity: Identity) -> float:
     if not (primary := identity.transformer_primary_current):
         return identity.rated_current or 0
     return primary * TRANSFORMER_METER_CURRENT / (identity.transformer_secondary_current or 1)
+
+
+def _cuts_from(memory: Mapping[str, Any]) -> frozenset[int]:
+    """Return what is remembered of the places where reads have to be cut."""
+    cuts = memory.get(MEMORY_CUTS)
+    return frozenset(start for start in VALUE_STARTS if isinstance(cuts, list) and start in cuts)

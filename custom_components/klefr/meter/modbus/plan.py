@@ -1,8 +1,7 @@
 """Which registers to read together."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from itertools import groupby
 
 from .registers import Register
 
@@ -11,33 +10,36 @@ from .registers import Register
 class Block:
     """Registers that one request reads."""
 
-    address: int
-    count: int
+    start: int
+    stop: int
+    """The address behind the last register."""
+
+    @property
+    def count(self) -> int:
+        """How many registers."""
+        return self.stop - self.start
 
 
-def _map_block(register: Register) -> int:
+def _map_block(address: int) -> int:
     """Tell the blocks of the map apart; within one there is a register at every address."""
-    return register.address & 0xF000
+    return address & 0xF000
 
 
-def plan(registers: Iterable[Register], longest: int) -> list[Block]:
-    """Cover the registers with the fewest blocks of at most `longest` words.
+def plan(registers: Iterable[Register], cuts: Collection[int]) -> list[Block]:
+    """Cover the registers with the fewest blocks, none of which reaches across a cut.
 
-    A request costs more time and is more often disturbed than the words between two
-    values that are wanted, so those are read along. No value is torn apart.
+    A cut is an address where the meter needs a new request. A request costs more time and is
+    disturbed more often than the words between two values, so those are read along.
     """
     blocks: list[Block] = []
-    ordered = sorted(registers, key=lambda register: register.address)
-    for _, neighbours in groupby(ordered, key=_map_block):
-        start: int | None = None
-        end = 0
-        for register in neighbours:
-            if start is not None and register.addresses.stop - start > longest:
-                blocks.append(Block(address=start, count=end - start))
-                start = None
-            if start is None:
-                start = register.address
-            end = register.addresses.stop
-        if start is not None:
-            blocks.append(Block(address=start, count=end - start))
+    for register in sorted(registers, key=lambda register: register.address):
+        last = blocks[-1] if blocks else None
+        if (
+            last is None
+            or _map_block(last.start) != _map_block(register.address)
+            or any(last.start < cut <= register.address for cut in cuts)
+        ):
+            blocks.append(Block(start=register.address, stop=register.addresses.stop))
+        else:
+            blocks[-1] = Block(start=last.start, stop=max(last.stop, register.addresses.stop))
     return blocks

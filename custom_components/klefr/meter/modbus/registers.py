@@ -8,7 +8,7 @@ with the high word first.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
-from functools import partial
+from functools import cached_property, partial
 import math
 import struct
 from typing import Any
@@ -101,7 +101,7 @@ class Register:
     form: Form
     write: WriteFunction | None = None
 
-    @property
+    @cached_property
     def addresses(self) -> range:
         """Where its words are."""
         return range(self.address, self.address + self.form.length)
