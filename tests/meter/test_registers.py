@@ -120,7 +120,7 @@ READ_BY_A_PERSON = {
 def decode(
     key: Quantity | Setting | Identifier, *words: int, maximum_current: float = 100
 ) -> object:
-    return REGISTERS[key].decode(words, maximum_current)
+    return REGISTERS[key].form.value(words, maximum_current)
 
 
 def float_words(value: float) -> tuple[int, ...]:
@@ -165,7 +165,7 @@ def test_every_quantity_and_setting_has_a_register() -> None:
 def test_a_real_meter_is_read_as_a_person_reads_it() -> None:
     words = real_meter_words()
     decoded = {
-        key: register.decode([words[a] for a in register.addresses], 100)
+        key: register.form.value([words[a] for a in register.addresses], 100)
         for key, register in REGISTERS.items()
     }
     assert decoded == READ_BY_A_PERSON

@@ -264,7 +264,7 @@ class ModbusMeter(Meter):
         return {key: self._decode(REGISTERS[key], words) for key in wanted}
 
     def _decode(self, register: Register, words: Mapping[int, int]) -> Any:
-        return register.decode(
+        return register.form.value(
             [words[address] for address in register.addresses], self._maximum_current
         )
 

@@ -11,7 +11,7 @@ from enum import Enum, IntEnum, StrEnum
 from functools import cached_property, partial
 import math
 import struct
-from typing import Any
+from typing import Any, override
 
 from ..link import BaudRate, Parity
 from ..model import (
@@ -24,6 +24,9 @@ from ..model import (
     Setting,
     Tariff,
 )
+
+FLOAT = struct.Struct(">f")
+TWO_WORDS = struct.Struct(">2H")
 
 
 class Identifier(StrEnum):
@@ -66,6 +69,13 @@ class Form:
     decode: Callable[[Sequence[int]], Any]
     encode: Callable[[Any], Sequence[int]] | None = None
 
+    def value(self, words: Sequence[int], maximum_current: float) -> Any:
+        """Give the value of these words, or None if it is not to be trusted.
+
+        `maximum_current` is the greatest current in A that the meter can measure.
+        """
+        return self.decode(words)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Form):
@@ -80,12 +90,14 @@ class Measure(Form):
     highest: float
     per_ampere: bool = False
 
-    def admit(self, value: float, maximum_current: float) -> float | None:
+    @override
+    def value(self, words: Sequence[int], maximum_current: float) -> float | None:
         """Round to what the meter resolves; None if it cannot have measured that."""
+        value = self.decode(words)
         if not math.isfinite(value):
             return None
         # Adding zero turns the -0.0 that rounding leaves into 0.0.
-        rounded = round(value, self.decimals) + 0.0
+        rounded: float = round(value, self.decimals) + 0.0
         scale = maximum_current if self.per_ampere else 1
         if not self.lowest * scale <= rounded <= self.highest * scale:
             return None
@@ -105,16 +117,6 @@ class Register:
     def addresses(self) -> range:
         """Where its words are."""
         return range(self.address, self.address + self.form.length)
-
-    def decode(self, words: Sequence[int], maximum_current: float) -> Any:
-        """Give the value of this register's words, or None if it is not to be trusted.
-
-        `maximum_current` is the greatest current in A that the meter can measure.
-        """
-        value = self.form.decode(words)
-        if isinstance(self.form, Measure):
-            return self.form.admit(value, maximum_current)
-        return value
 
 
 def _hex_digits(words: Sequence[int]) -> str:
@@ -140,11 +142,12 @@ def _count(words: Sequence[int]) -> int | None:
 
 
 def _float(words: Sequence[int]) -> float:
-    return float(struct.unpack(">f", struct.pack(">2H", *words))[0])
+    value: float = FLOAT.unpack(TWO_WORDS.pack(*words))[0]
+    return value
 
 
 def _as_float(value: float) -> Sequence[int]:
-    return struct.unpack(">2H", struct.pack(">f", value))
+    return TWO_WORDS.unpack(FLOAT.pack(value))
 
 
 def _version(words: Sequence[int]) -> str | None:
