@@ -38,6 +38,13 @@ MOST_WITHOUT_SILENCE: Final = 4096
 REST_AFTER_NOISE: Final = 30.0
 
 
+# A serial port passes on a few characters at a time, and each time wakes the computer. So while
+# a frame arrives, reading waits for its last characters, but not for longer than this, in
+# seconds: only reading shows that a link was lost.
+LAST_CHARACTERS: Final = 8
+LONGEST_PAUSE: Final = 0.25
+
+
 class Bus(ABC):
     """The meters on one link.
 
@@ -169,6 +176,7 @@ class OwnBus(Bus):
         def receive(data: bytes) -> None:
             heard.extend(data[: LONGEST_FRAME - len(heard)])
             take(parser.feed(data))
+            listener.pause(parser.missing)
 
         def take(frames: Sequence[FrameT]) -> None:
             frame = next(filter(accept, frames), None)
@@ -263,7 +271,9 @@ class _Listener(asyncio.Protocol):
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
         self._silence = silence
-        self._transport: asyncio.BaseTransport | None = None
+        self._network = "://" in link.port
+        self._paused: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
         self._receive: Callable[[bytes], None] | None = None
         self._answer: asyncio.Future[Any] | None = None
 
@@ -276,9 +286,27 @@ class _Listener(asyncio.Protocol):
     def ignore(self) -> None:
         """Throw away what arrives."""
         self._receive = self._answer = None
+        self._resume()
+
+    def pause(self, characters: int) -> None:
+        """Read nothing until the last of so many characters arrive."""
+        waiting = (characters - LAST_CHARACTERS) * self._character_time
+        if waiting > 0 and self._paused is None and not self._network:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            seconds = min(waiting, LONGEST_PAUSE)
+            self._paused = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        if self._paused is not None:
+            assert self._transport is not None
+            self._paused.cancel()
+            self._paused = None
+            self._transport.resume_reading()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     @override
