@@ -215,6 +215,8 @@ class VirtualMeter:
         """Registers that may be read at once."""
         self.long_read = LongRead.ILLEGAL_ADDRESS
         """What happens when more are read at once."""
+        self.silent_across: set[int] = set()
+        """Addresses in front of which a read must end: one that reaches across gets no answer."""
         self.manufacturer_swapped = False
         """Send the manufacturer over M-Bus with its bytes swapped."""
         self.records_per_telegram: int | None = None

@@ -323,6 +323,8 @@ class Registers:
                     raise IllegalValueError
                 case LongRead.SILENCE:
                     raise NoAnswerError
+        if any(address < cut < address + count for cut in meter.silent_across):
+            raise NoAnswerError
         words = self.all()
         return [words[a] for a in range(address, address + count)]
 

@@ -29,7 +29,7 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.registers import LongRead, load_image
+from simulator.registers import load_image
 from tests.data import DATA
 
 from .test_registers import READ_BY_A_PERSON
@@ -80,35 +80,6 @@ async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) 
     line.requests.clear()
     await meter.read({Quantity.VOLTAGE_L1})
     assert [request[2:6].hex() for request in line.requests] == ["40000002", "50020002"]
-
-
-@pytest.mark.parametrize("long_read", LongRead)
-async def test_a_long_read_that_is_refused_is_split_and_the_split_remembered(
-    bus: ModbusBus, virtual_meter: VirtualMeter, line: Line, long_read: LongRead
-) -> None:
-    meter = await ModbusMeter.identify(bus, 1)
-    expected = await meter.read(meter.quantities)
-    virtual_meter.max_read_count = 20
-    virtual_meter.long_read = long_read
-    strict = await ModbusMeter.identify(bus, 1)
-    assert await strict.read(strict.quantities) == expected
-    line.requests.clear()
-    assert await strict.read(strict.quantities) == expected
-    assert max(request[5] for request in line.requests) <= 20
-
-
-async def test_noise_does_not_shorten_reads_that_worked_before(
-    meter: ModbusMeter, line: Line
-) -> None:
-    await meter.read(meter.quantities)
-    line.garble = 1.0
-    with pytest.raises(GarbledAnswerError):
-        await meter.read(meter.quantities)
-    line.garble = 0.0
-    await meter.read({Quantity.VOLTAGE_L1})
-    line.requests.clear()
-    await meter.read(meter.quantities)
-    assert len(line.requests) == 3
 
 
 @pytest.mark.parametrize(
