@@ -24,8 +24,8 @@ class KlefrButtonEntityDescription(ButtonEntityDescription):
 
 BUTTONS = (
     KlefrButtonEntityDescription(
-        key="reset_day_counter",
-        counter=Counter.DAY,
+        key="reset_resettable_counter",
+        counter=Counter.RESETTABLE,
         entity_category=EntityCategory.CONFIG,
     ),
     KlefrButtonEntityDescription(

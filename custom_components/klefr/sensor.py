@@ -176,7 +176,7 @@ SENSORS = (
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L1),
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L2),
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L3),
-    _active_energy(key=Quantity.DAY_COUNTER),
+    _active_energy(key=Quantity.RESETTABLE_COUNTER),
     _measurement(
         key=Quantity.POWER_DOWN_COUNTER,
         entity_category=EntityCategory.DIAGNOSTIC,

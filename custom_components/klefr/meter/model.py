@@ -83,7 +83,7 @@ class Quantity(StrEnum):
     REVERSE_REACTIVE_ENERGY_L1 = "reverse_reactive_energy_l1"
     REVERSE_REACTIVE_ENERGY_L2 = "reverse_reactive_energy_l2"
     REVERSE_REACTIVE_ENERGY_L3 = "reverse_reactive_energy_l3"
-    DAY_COUNTER = "day_counter"
+    RESETTABLE_COUNTER = "resettable_counter"
     POWER_DOWN_COUNTER = "power_down_counter"
 
     CURRENT_DIRECTION_L1 = "current_direction_l1"
@@ -197,7 +197,7 @@ class Communication:
 class Counter(StrEnum):
     """What a meter can be told to count from zero again."""
 
-    DAY = "day"
+    RESETTABLE = "resettable"
     POWER_DOWN = "power_down"
 
 
