@@ -48,11 +48,11 @@ ENTITIES = {
     "sensor": SENSORS,
 }
 
-FAILURES = {
+FAILURES = [
     error
     for error in vars(errors).values()
     if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
-}
+]
 # What can go wrong only once a meter is known.
 LATER = {
     "wrong_meter",
