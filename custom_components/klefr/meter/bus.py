@@ -10,7 +10,8 @@ from typing import Final, Self, override
 import serialx
 
 from .errors import CommunicationError, LinkError, NoAnswerError
-from .link import Protocol, SerialLink, open_link
+from .link import Protocol, SerialLink
+from .port import open_link
 
 ATTEMPTS: Final = 3
 

@@ -1,10 +1,9 @@
 """What can go wrong between a meter and whoever reads it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from .model import Communication
+from .model import Communication
 
 
 class KlefrError(Exception):
