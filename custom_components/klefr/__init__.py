@@ -6,7 +6,6 @@ from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
-from .bus import async_hold_bus
 from .communication import async_follow_change, change_store
 from .const import DOMAIN
 from .coordinator import (
@@ -19,6 +18,7 @@ from .coordinator import (
 )
 from .meter import KlefrError, WrongMeterError, identify
 from .services import async_setup_services
+from .shared_buses import async_hold_bus
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 

@@ -18,7 +18,6 @@ from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.storage import Store
 
-from .bus import async_canonical_port, async_entries_on_port, async_find_bus, is_gateway, link_from
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .meter import (
     BaudRate,
@@ -32,6 +31,13 @@ from .meter import (
     find,
     move,
     places_between,
+)
+from .shared_buses import (
+    async_canonical_port,
+    async_entries_on_port,
+    async_find_bus,
+    is_gateway,
+    link_from,
 )
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.

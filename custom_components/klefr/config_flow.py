@@ -41,17 +41,6 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .bus import (
-    async_canonical_port,
-    async_entries_on_port,
-    async_find_bus,
-    async_held_bus,
-    async_port_users,
-    gateway_port,
-    is_gateway,
-    link_from,
-    split_gateway_port,
-)
 from .communication import async_change_communication, async_read_communication
 from .const import (
     CONF_BAUD_RATE,
@@ -85,6 +74,17 @@ from .meter import (
     is_secondary_address,
     parse_address,
     search,
+)
+from .shared_buses import (
+    async_canonical_port,
+    async_entries_on_port,
+    async_find_bus,
+    async_held_bus,
+    async_port_users,
+    gateway_port,
+    is_gateway,
+    link_from,
+    split_gateway_port,
 )
 
 SECTION_LINE_SETTINGS = "line_settings"

@@ -14,7 +14,6 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 
-from .bus import async_port_users
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
 from .meter import (
     LOCKED_CODE,
@@ -33,6 +32,7 @@ from .meter import (
     SettingValue,
     WrongMeterError,
 )
+from .shared_buses import async_port_users
 
 NOTHING = "–"
 

@@ -25,7 +25,6 @@ from modbus_connection import (
     ModbusUnit,
 )
 
-from .bus import gateway_port, is_gateway
 from .meter import (
     BaudRate,
     CommunicationError,
@@ -40,6 +39,7 @@ from .meter import (
     SerialLink,
 )
 from .meter.bus import OVERDUE
+from .shared_buses import gateway_port, is_gateway
 
 PARITIES: Final = {"E": Parity.EVEN, "N": Parity.NONE, "O": Parity.ODD}
 PROTOCOLS: Final[Mapping[str | None, Protocol]] = {

@@ -18,7 +18,6 @@ from modbus_connection import ModbusSerialParams, ModbusTcpParams, ModbusTimeout
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.klefr.bus import async_find_bus
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import (
     LinkError,
@@ -29,6 +28,7 @@ from custom_components.klefr.meter import (
     SerialLink,
     search,
 )
+from custom_components.klefr.shared_buses import async_find_bus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import Framing, serve
