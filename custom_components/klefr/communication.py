@@ -29,16 +29,11 @@ from .meter import (
     Way,
     check_free,
     find,
+    is_gateway,
     move,
     places_between,
 )
-from .shared_buses import (
-    async_canonical_port,
-    async_entries_on_port,
-    async_find_bus,
-    is_gateway,
-    link_from,
-)
+from .shared_buses import async_canonical_port, async_entries_on_port, async_find_bus, link_from
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED = timedelta(minutes=5)

@@ -70,10 +70,13 @@ from .meter import (
     Parity,
     Protocol,
     SerialLink,
+    gateway_port,
     identify,
+    is_gateway,
     is_secondary_address,
     parse_address,
     search,
+    split_gateway_port,
 )
 from .shared_buses import (
     async_canonical_port,
@@ -81,10 +84,7 @@ from .shared_buses import (
     async_find_bus,
     async_held_bus,
     async_port_users,
-    gateway_port,
-    is_gateway,
     link_from,
-    split_gateway_port,
 )
 
 SECTION_LINE_SETTINGS = "line_settings"

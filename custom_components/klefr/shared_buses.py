@@ -7,7 +7,7 @@ Home Assistant has opened for another integration is used as it is.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 import os
-from typing import Any, Final
+from typing import Any
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_PORT, CONF_PROTOCOL
@@ -17,31 +17,12 @@ from homeassistant.util.hass_dict import HassKey
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
 
-GATEWAY_PREFIX: Final = "socket://"
-
 DATA_BUSES: HassKey[dict[str, Bus]] = HassKey(f"{DOMAIN}_buses")
 
 # What the modbus integration itself calls DATA_MODBUS_CONNECTIONS. Importing it from there
 # would load that integration for all who do not use it, and Home Assistant before 2026.9
 # does not have it.
 DATA_MODBUS_CONNECTIONS: HassKey[dict[tuple[Any, ...], Any]] = HassKey("modbus_connections")
-
-
-def gateway_port(host: str, tcp_port: int) -> str:
-    """Return the port that stands for a gateway."""
-    host = host.strip()
-    return f"{GATEWAY_PREFIX}{f'[{host}]' if ':' in host else host}:{tcp_port}"
-
-
-def is_gateway(port: str) -> bool:
-    """Tell whether a port stands for a gateway."""
-    return port.startswith(GATEWAY_PREFIX)
-
-
-def split_gateway_port(port: str) -> tuple[str, int]:
-    """Return the host and the TCP port of a gateway."""
-    host, _, tcp_port = port.removeprefix(GATEWAY_PREFIX).rpartition(":")
-    return host.strip("[]"), int(tcp_port)
 
 
 async def async_canonical_port(hass: HomeAssistant, port: str) -> str:

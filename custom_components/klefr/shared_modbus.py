@@ -37,9 +37,10 @@ from .meter import (
     Protocol,
     RefusedError,
     SerialLink,
+    gateway_port,
+    is_gateway,
 )
 from .meter.bus import OVERDUE
-from .shared_buses import gateway_port, is_gateway
 
 PARITIES: Final = {"E": Parity.EVEN, "N": Parity.NONE, "O": Parity.ODD}
 PROTOCOLS: Final[Mapping[str | None, Protocol]] = {

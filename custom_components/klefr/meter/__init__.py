@@ -23,7 +23,15 @@ from .errors import (
     RefusedError,
     WrongMeterError,
 )
-from .link import BaudRate, Parity, Protocol, SerialLink
+from .link import (
+    BaudRate,
+    Parity,
+    Protocol,
+    SerialLink,
+    gateway_port,
+    is_gateway,
+    split_gateway_port,
+)
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, is_secondary_address, parse_address
 from .meter import Meter
 from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
@@ -108,10 +116,13 @@ __all__ = [
     "WrongMeterError",
     "check_free",
     "find",
+    "gateway_port",
     "identify",
+    "is_gateway",
     "is_secondary_address",
     "move",
     "parse_address",
     "places_between",
     "search",
+    "split_gateway_port",
 ]

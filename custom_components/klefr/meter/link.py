@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
 
+GATEWAY_PREFIX: Final = "socket://"
 UART_PIECE: Final = 16  # characters
 
 
@@ -60,3 +61,20 @@ class SerialLink:
         if "://" in self.port:
             return 0.3 + characters * self.character_time
         return 0.05 + min(characters, UART_PIECE) * self.character_time
+
+
+def gateway_port(host: str, tcp_port: int) -> str:
+    """Return the port that stands for a gateway."""
+    host = host.strip()
+    return f"{GATEWAY_PREFIX}{f'[{host}]' if ':' in host else host}:{tcp_port}"
+
+
+def is_gateway(port: str) -> bool:
+    """Return whether a port stands for a gateway."""
+    return port.startswith(GATEWAY_PREFIX)
+
+
+def split_gateway_port(port: str) -> tuple[str, int]:
+    """Return the host and the TCP port of a gateway."""
+    host, _, tcp_port = port.removeprefix(GATEWAY_PREFIX).rpartition(":")
+    return host.strip("[]"), int(tcp_port)
