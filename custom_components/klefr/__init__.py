@@ -13,12 +13,12 @@ from .coordinator import (
     KlefrData,
     ReadingsCoordinator,
     SettingsCoordinator,
-    error_translation,
     written_store,
 )
 from .meter import KlefrError, WrongMeterError, identify
 from .services import async_setup_services
 from .shared_buses import async_hold_bus
+from .wording import async_translation
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -46,7 +46,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
     except KlefrError as err:
         failure = ConfigEntryError if isinstance(err, WrongMeterError) else ConfigEntryNotReady
-        raise failure(**error_translation(hass, entry.data, err)) from err
+        raise failure(**async_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)

@@ -55,8 +55,6 @@ from .const import (
     MAXIMUM_UPDATE_INTERVAL,
     MINIMUM_UPDATE_INTERVAL,
 )
-from .coordinator import error_translation, listed, place_name
-from .entity import meter_name
 from .meter import (
     MODBUS_ADDRESSES,
     PRIMARY_ADDRESSES,
@@ -86,6 +84,7 @@ from .shared_buses import (
     async_port_users,
     link_from,
 )
+from .wording import async_translation, communication_name, listed, meter_name
 
 SECTION_LINE_SETTINGS = "line_settings"
 CONF_ALL_LINE_SETTINGS = "all_line_settings"
@@ -559,7 +558,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         """Say where the meter is now."""
         assert self._wanted is not None
         return self.async_abort(
-            reason="changed", description_placeholders={"wanted": place_name(self._wanted)}
+            reason="changed", description_placeholders={"wanted": communication_name(self._wanted)}
         )
 
     async def async_step_not_changed(
@@ -567,7 +566,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Say what went wrong, and where the meter is."""
         assert self._failure is not None
-        translation = error_translation(
+        translation = async_translation(
             self.hass, self._get_reconfigure_entry().data, self._failure
         )
         return self.async_abort(
@@ -659,7 +658,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         """Say why the bus cannot be searched any further."""
         error = self._search.exception() if self._search else None
         assert isinstance(error, LinkError)
-        translation = error_translation(self.hass, self._bus, error)
+        translation = async_translation(self.hass, self._bus, error)
         return self.async_abort(
             reason=translation["translation_key"],
             description_placeholders=translation["translation_placeholders"],
@@ -769,7 +768,7 @@ class KlefrConfigFlow(ConfigFlow, domain=DOMAIN):
         }
         errors: dict[str, str] = {}
         if failure is not None:
-            translation = error_translation(self.hass, shown, failure)
+            translation = async_translation(self.hass, shown, failure)
             errors[field] = translation["translation_key"]
             placeholders |= translation["translation_placeholders"]
         return self.async_show_form(

@@ -1,7 +1,7 @@
 """Poll a meter."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,24 +17,17 @@ from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, Upda
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
 from .meter import (
     LOCKED_CODE,
-    AddressTakenError,
     CalculationCode,
-    Communication,
     Counter,
     KlefrError,
     Meter,
-    MeterLostError,
-    NotMovedError,
-    PortInUseError,
     Readings,
     Setting,
     Settings,
     SettingValue,
     WrongMeterError,
 )
-from .shared_buses import async_port_users
-
-NOTHING = "–"
+from .wording import async_translation
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -46,76 +39,6 @@ class KlefrData:
     meter: Meter
     readings: ReadingsCoordinator
     settings: SettingsCoordinator
-
-
-def listed(names: Iterable[str]) -> str:
-    """Name things in a message."""
-    return ", ".join(names) or NOTHING
-
-
-def place_name(place: Communication) -> str:
-    """Name how a meter communicates the way the field does: addresses, and 9600 Bd, 8E1."""
-    addresses = [str(place.address), *filter(None, [place.secondary_address])]
-    parity = place.parity[0].upper()
-    return f"{' / '.join(addresses)} ({place.baud_rate} Bd, 8{parity}1)"
-
-
-def error_translation(
-    hass: HomeAssistant, entry_data: Mapping[str, Any], err: KlefrError
-) -> dict[str, Any]:
-    """Give a Home Assistant error the words for what went wrong with the meter."""
-    port = str(entry_data.get(CONF_PORT, ""))
-    placeholders = {
-        "port": port,
-        "address": str(entry_data.get(CONF_ADDRESS, "")),
-        "error": str(err),
-    }
-    users: list[str] = []
-    match err:
-        case PortInUseError():
-            users = async_port_users(hass, port)
-        case AddressTakenError():
-            placeholders["address"] = str(err.address)
-            users = [err.holder] if err.holder else []
-        case NotMovedError():
-            placeholders["error"] = str(err.__cause__ or NOTHING)
-            placeholders["wanted"] = place_name(err.wanted)
-            placeholders["found"] = place_name(err.found)
-        case MeterLostError():
-            placeholders["tried"] = listed(place_name(place) for place in err.tried)
-            placeholders["untried"] = listed(place_name(place) for place in err.untried)
-    if users:
-        placeholders["error"] = listed(users)
-    return {
-        "translation_domain": DOMAIN,
-        "translation_key": f"{err.key}_by" if users else err.key,
-        "translation_placeholders": placeholders,
-    }
-
-
-@callback
-def async_translate[ErrorT: HomeAssistantError](
-    hass: HomeAssistant, entry: KlefrConfigEntry, err: KlefrError, raised: type[ErrorT]
-) -> ErrorT:
-    """Return what went wrong with the meter as an error that the user can read.
-
-    When another meter answers, the entry is loaded again, which ends with that error
-    on its card instead of going on with the wrong meter.
-    """
-    if isinstance(err, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
-        hass.config_entries.async_schedule_reload(entry.entry_id)
-    return raised(**error_translation(hass, entry.data, err))
-
-
-@contextmanager
-def translated_errors(
-    hass: HomeAssistant, entry: KlefrConfigEntry, raised: type[HomeAssistantError]
-) -> Iterator[None]:
-    """Raise what goes wrong with the meter as an error that the user can read."""
-    try:
-        yield
-    except KlefrError as err:
-        raise async_translate(hass, entry, err, raised) from err
 
 
 class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
@@ -150,8 +73,30 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
 
     @override
     async def _async_update_data(self) -> DataT:
-        with translated_errors(self.hass, self.config_entry, UpdateFailed):
+        with self._translated_errors(UpdateFailed):
             return await self._async_read()
+
+    @contextmanager
+    def _translated_errors(self, raised: type[HomeAssistantError]) -> Iterator[None]:
+        """Raise what goes wrong with the meter as an error in the user's language."""
+        try:
+            yield
+        except KlefrError as err:
+            raise self._async_translated(err, raised) from err
+
+    @callback
+    def _async_translated[ErrorT: HomeAssistantError](
+        self, error: KlefrError, raised: type[ErrorT]
+    ) -> ErrorT:
+        """Return what went wrong with the meter as an error in the user's language.
+
+        When a different meter answers, the entry is loaded again. That ends with this error on
+        the entry's card, while polling would go on with the wrong meter.
+        """
+        entry = self.config_entry
+        if isinstance(error, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
+            self.hass.config_entries.async_schedule_reload(entry.entry_id)
+        return raised(**async_translation(self.hass, entry.data, error))
 
 
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
@@ -179,10 +124,15 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
     async def async_reset(self, counter: Counter) -> None:
         """Let a counter start from zero and show what it then holds."""
         try:
-            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+            with self._translated_errors(HomeAssistantError):
                 await self.meter.reset(counter)
         finally:
             await self.async_refresh()
+
+    async def async_dump(self, registers: range | None) -> Mapping[str, Any]:
+        """Return what the meter sends, as `Meter.dump` does."""
+        with self._translated_errors(HomeAssistantError):
+            return await self.meter.dump(registers)
 
 
 def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
@@ -256,14 +206,14 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             await self.async_refresh()
         # Not before: it may unload the entry.
         return {
-            setting: async_translate(self.hass, self.config_entry, err, HomeAssistantError)
+            setting: self._async_translated(err, HomeAssistantError)
             for setting, err in failures.items()
         }
 
     async def async_lock_calculation_code(self, serial_number: str) -> None:
         """Set calculation code 10, which can never be undone, and show what the meter holds."""
         try:
-            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+            with self._translated_errors(HomeAssistantError):
                 await self.meter.lock_calculation_code(serial_number)
             await self._async_keep(Setting.CALCULATION_CODE, LOCKED_CODE)
         finally:

@@ -45,10 +45,11 @@ from homeassistant.helpers.target import (
 import voluptuous as vol
 
 from .const import DOMAIN
-from .coordinator import NOTHING, KlefrConfigEntry, translated_errors
+from .coordinator import KlefrConfigEntry
 from .meter import Counter, Setting, SettingValue
 from .number import NUMBERS
 from .select import SELECTS
+from .wording import NOTHING
 
 ATTR_ADDRESS: Final = "address"
 ATTR_COUNT: Final = "count"
@@ -198,8 +199,7 @@ async def _async_read_registers(call: ServiceCall) -> ServiceResponse:
 
     async def dump(entry: KlefrConfigEntry, registers: range | None) -> Mapping[str, Any]:
         try:
-            with translated_errors(call.hass, entry, HomeAssistantError):
-                return await entry.runtime_data.meter.dump(registers)
+            return await entry.runtime_data.readings.async_dump(registers)
         except HomeAssistantError as err:
             return _failure(err)
 
