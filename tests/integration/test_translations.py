@@ -13,7 +13,7 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
-from custom_components.klefr.config_flow import (
+from custom_components.klefr.flow_schemas import (
     GATEWAY,
     OPTIONS,
     SERIAL,
