@@ -14,6 +14,20 @@ ROOT = FOLDER.parents[1]
 INTEGRATION = "custom_components.klefr"
 METER = f"{INTEGRATION}.meter"
 
+# The modules of the integration. Each imports only from the rows above its own.
+ROWS = (
+    ("const", "meter"),
+    ("shared_modbus",),
+    ("shared_buses",),
+    ("wording",),
+    ("coordinator",),
+    ("communication", "entity"),
+    ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
+    ("flow_base", "services"),
+    ("flow_communication", "flow_search"),
+    ("config_flow",),
+)
+
 
 def imported_names(module: str, file: Path) -> set[str]:
     """Return the full names that a module imports, at its top, in functions and for typing."""
@@ -64,6 +78,23 @@ def test_there_are_no_import_circles(folder: str) -> None:
     assert any(needed.values())
     # Raises CycleError, which names the modules of a circle.
     TopologicalSorter(needed).prepare()
+
+
+def test_imports_run_one_way() -> None:
+    needed = {
+        module.removeprefix(f"{INTEGRATION}."): {
+            name.removeprefix(f"{INTEGRATION}.").split(".")[0] for name in names
+        }
+        for module, names in dependencies("custom_components/klefr").items()
+        if module != INTEGRATION and not module.startswith(f"{METER}.")
+    }
+    needed["meter"] -= {"meter"}
+    assert needed.keys() == {module for row in ROWS for module in row}
+    above: set[str] = set()
+    for row in ROWS:
+        for module in row:
+            assert needed[module] <= above, module
+        above |= set(row)
 
 
 def test_the_meter_knows_nothing_of_home_assistant() -> None:
