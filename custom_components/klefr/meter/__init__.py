@@ -54,7 +54,7 @@ from .model import (
     Tariff,
     Value,
 )
-from .move import Way, check_free, find, move, places_between
+from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
 from .search import Found, Step, search
 
@@ -85,6 +85,7 @@ __all__ = [
     "MBusBus",
     "MBusMeter",
     "Meter",
+    "MeterAccess",
     "MeterLostError",
     "ModbusBus",
     "ModbusLine",
@@ -112,7 +113,6 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
-    "Way",
     "WrongMeterError",
     "check_free",
     "find",
@@ -122,7 +122,7 @@ __all__ = [
     "is_secondary_address",
     "move",
     "parse_address",
-    "places_between",
+    "possible_communications",
     "search",
     "split_gateway_port",
 ]

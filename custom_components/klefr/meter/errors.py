@@ -139,24 +139,24 @@ class AddressTakenError(KlefrError):
 
 
 class NotMovedError(KlefrError):
-    """A meter was to communicate otherwise, and does not, or not in every respect."""
+    """A meter did not take a change of how it communicates, or only a part of it."""
 
     key = "not_moved"
 
     def __init__(self, *, wanted: Communication, found: Communication) -> None:
-        """Keep where it was to be and where it is."""
-        super().__init__(f"The meter was to be at {wanted}, but is at {found}")
+        """Keep how it should communicate and how it does."""
+        super().__init__(f"The meter did not accept {wanted}, it communicates with {found}")
         self.wanted = wanted
         self.found = found
 
 
 class MeterLostError(KlefrError):
-    """A meter answers nowhere where it can be."""
+    """A meter does not answer, however it may communicate."""
 
     key = "meter_lost"
 
     def __init__(self, *, tried: Sequence[Communication], untried: Sequence[Communication]) -> None:
-        """Keep where it was looked for, and where it could not be."""
-        super().__init__(f"Nobody answers at {tried}; not tried: {untried}")
+        """Keep what was tried, and what could not be tried because of the link."""
+        super().__init__(f"No meter answers at {tried}; not tried: {untried}")
         self.tried = tried
         self.untried = untried
