@@ -34,7 +34,7 @@ from .meter import (
     move,
     possible_communications,
 )
-from .shared_buses import async_canonical_port, async_entries_on_port, async_find_bus, link_from
+from .shared_buses import async_canonical_port, async_entries_on_port, async_get_bus, link_from
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED: Final = timedelta(minutes=5)
@@ -113,7 +113,7 @@ async def _async_access(hass: HomeAssistant, entry: KlefrConfigEntry) -> MeterAc
         wanted = (
             link if is_gateway(link.port) else replace(link, baud_rate=baud_rate, parity=parity)
         )
-        return async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), wanted)
+        return async_get_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), wanted)
 
     return MeterAccess(
         open_bus=open_bus,

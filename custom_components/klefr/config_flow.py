@@ -43,7 +43,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
-from .shared_buses import async_canonical_port, async_find_bus, link_from
+from .shared_buses import async_canonical_port, async_get_bus, link_from
 from .wording import meter_name
 
 
@@ -116,7 +116,7 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
             # The entry has opened the port, so that works.
             return None
         try:
-            async with async_find_bus(self.hass, protocol, link) as opened:
+            async with async_get_bus(self.hass, protocol, link) as opened:
                 await opened.open()
         except LinkError as err:
             return err
@@ -203,7 +203,7 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
                 set_aside = entry
         identity: Identity | None = None
         try:
-            async with async_find_bus(self.hass, protocol, link) as bus:
+            async with async_get_bus(self.hass, protocol, link) as bus:
                 identity = (await identify(bus, data[CONF_ADDRESS])).identity
         finally:
             if set_aside and (identity is None or identity.serial_number != set_aside.unique_id):

@@ -32,12 +32,12 @@ class KlefrFlow(ConfigFlow):
 
     def _link_in_force(self) -> SerialLink:
         """Return the chosen port with its line settings, or the likeliest if it is not open."""
-        port = self._bus[CONF_PORT]
-        if (held := async_held_bus(self.hass, port)) is not None:
+        link = SerialLink(port=self._bus[CONF_PORT])
+        if (held := async_held_bus(self.hass, link)) is not None:
             return held.link
         if self.source == SOURCE_RECONFIGURE:
-            return replace(link_from(self._get_reconfigure_entry().data), port=port)
-        return SerialLink(port=port)
+            return replace(link_from(self._get_reconfigure_entry().data), port=link.port)
+        return link
 
     def _show_form(
         self,
