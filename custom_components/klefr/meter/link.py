@@ -5,11 +5,12 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 GATEWAY_PREFIX: Final = "socket://"
-UART_PIECE: Final = 16  # characters
+UART_PIECE: Final = 16
+"""Characters that a UART collects before it passes them on."""
 
 
 class BaudRate(IntEnum):
-    """Line speeds a meter can be set to, in bit/s (manual, section 7.13)."""
+    """Baud rates that a meter can have, in bit/s (manual, section 7.13)."""
 
     B300 = 300
     B600 = 600
@@ -20,7 +21,7 @@ class BaudRate(IntEnum):
 
 
 class Parity(StrEnum):
-    """Parity of a line (manual, section 7.14)."""
+    """Parities that a meter can have (manual, section 7.14)."""
 
     EVEN = "even"
     NONE = "none"
@@ -28,35 +29,33 @@ class Parity(StrEnum):
 
 
 class Protocol(StrEnum):
-    """What is spoken on a bus."""
+    """Protocols that are spoken on a bus."""
 
     MODBUS = "modbus"
     MODBUS_TCP = "modbus_tcp"
-    """Modbus in the frames of a network, as most gateways speak it."""
+    """Modbus as most gateways speak it on the network."""
     MBUS = "mbus"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SerialLink:
-    """A serial port: a local device, or any address that serialx opens.
-
-    Always 8 data bits and 1 stop bit.
-    """
+    """A port and the line settings of the bus there, always with 8 data bits and 1 stop bit."""
 
     port: str
+    """The path of a device, or any URL that serialx opens."""
     baud_rate: BaudRate = BaudRate.B9600
     parity: Parity = Parity.EVEN
 
     @property
     def character_time(self) -> float:
-        """Seconds that one character occupies the line."""
+        """Seconds that one character takes on the bus."""
         bits = 10 if self.parity is Parity.NONE else 11
         return bits / self.baud_rate
 
     def latency(self, characters: int) -> float:
-        """Give the seconds by which an answer of so many characters may arrive late.
+        """Return the seconds by which an answer of so many characters may arrive late.
 
-        An UART passes on what it receives in pieces, and many a gateway only the whole.
+        A UART passes on what it receives in pieces, and many gateways only pass on a whole answer.
         """
         if "://" in self.port:
             return 0.3 + characters * self.character_time
