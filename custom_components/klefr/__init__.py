@@ -32,7 +32,7 @@ PLATFORMS = [
 
 
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
-    """Set up the actions, which are there also while no meter is."""
+    """Set up the actions, also while no meter is loaded."""
     async_setup_services(hass)
     return True
 
@@ -62,6 +62,6 @@ async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bo
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Forget what was written to a meter, or was to be."""
+    """Remove what is stored about a meter: the settings written, and a change that was begun."""
     await written_store(hass, entry).async_remove()
     await change_store(hass, entry).async_remove()

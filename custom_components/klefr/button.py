@@ -1,4 +1,4 @@
-"""Buttons of a meter: the counters that can be reset."""
+"""Buttons: the counters that can be reset."""
 
 from dataclasses import dataclass
 from typing import override
@@ -51,7 +51,7 @@ async def async_setup_entry(
 
 
 class KlefrButton(KlefrEntity[ReadingsCoordinator], ButtonEntity):
-    """A button that lets a counter start from zero."""
+    """A button that resets a counter to zero."""
 
     entity_description: KlefrButtonEntityDescription
 

@@ -1,4 +1,4 @@
-"""Poll a meter."""
+"""Poll a meter, and write to it."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ class KlefrData:
 
 
 class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
-    """Polls one kind of a meter's values."""
+    """Polls the readings or the settings of a meter."""
 
     config_entry: KlefrConfigEntry
 
@@ -69,7 +69,7 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
 
     @abstractmethod
     async def _async_read(self) -> DataT:
-        """Read the values."""
+        """Read the values. Raises KlefrError."""
 
     @override
     async def _async_update_data(self) -> DataT:
@@ -115,14 +115,14 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
 
     @override
     async def _async_read(self) -> Readings:
-        # Entities name the quantity they show as their context. Before there are any,
+        # Entities give the quantity that they show as their context. Before there are entities,
         # everything is read, to know which phases have a supply.
         if self.data is None:
             return await self.meter.read(self.meter.quantities)
         return await self.meter.read(set(self.async_contexts()))
 
     async def async_reset(self, counter: Counter) -> None:
-        """Let a counter start from zero and show what it then holds."""
+        """Reset a counter and show its new value. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
                 await self.meter.reset(counter)
@@ -130,20 +130,20 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             await self.async_refresh()
 
     async def async_dump(self, registers: range | None) -> Mapping[str, Any]:
-        """Return what the meter sends, as `Meter.dump` does."""
+        """Return registers, or everything, as `Meter.dump` does. Raises HomeAssistantError."""
         with self._translated_errors(HomeAssistantError):
             return await self.meter.dump(registers)
 
 
 def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
-    """Return where is kept what was written to a meter that does not tell its settings."""
+    """Return the store of the settings written to a meter that does not report its settings."""
     return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}")
 
 
 class SettingsCoordinator(KlefrCoordinator[Settings]):
-    """Polls what the meter is set to, as long as its readings can be polled.
+    """Polls the settings of a meter while its readings can be polled.
 
-    A meter that does not tell is assumed to be set to what was written last.
+    A meter that does not report its settings is assumed to have those last written.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         if self.meter.tells_settings:
             return
         stored = await self._store.async_load() or {}
-        # The code that is not among those to be written is kept once it is locked.
-        known = {**self.meter.settings, Setting.CALCULATION_CODE: CalculationCode}
+        # The irreversible code is not among the settings that can be written.
+        possible = {**self.meter.settings, Setting.CALCULATION_CODE: CalculationCode}
         self._written = {
             setting: value
-            for setting, values in known.items()
+            for setting, values in possible.items()
             for value in values
             if stored.get(setting) == value
         }
@@ -189,9 +189,9 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
     async def async_write(
         self, values: Mapping[Setting, SettingValue]
     ) -> Mapping[Setting, HomeAssistantError]:
-        """Set the meter, one value after the other, and give the errors of those that failed.
+        """Write settings, one after the other, and return the errors of those that failed.
 
-        Then it is shown what the meter holds, which after an error may be anything.
+        Then read what the meter holds: after an error that may be the old or the new value.
         """
         failures: dict[Setting, KlefrError] = {}
         try:
@@ -201,25 +201,26 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
                 except KlefrError as err:
                     failures[setting] = err
                 else:
-                    await self._async_keep(setting, value)
+                    await self._async_store(setting, value)
         finally:
             await self.async_refresh()
-        # Not before: it may unload the entry.
+        # Only now, because this may load the entry again.
         return {
             setting: self._async_translated(err, HomeAssistantError)
             for setting, err in failures.items()
         }
 
     async def async_lock_calculation_code(self, serial_number: str) -> None:
-        """Set calculation code 10, which can never be undone, and show what the meter holds."""
+        """Write calculation code 10, which is irreversible. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
                 await self.meter.lock_calculation_code(serial_number)
-            await self._async_keep(Setting.CALCULATION_CODE, LOCKED_CODE)
+            await self._async_store(Setting.CALCULATION_CODE, LOCKED_CODE)
         finally:
             await self.async_refresh()
 
-    async def _async_keep(self, setting: Setting, value: SettingValue) -> None:
+    async def _async_store(self, setting: Setting, value: SettingValue) -> None:
+        """Store a value that was written, if the meter does not report it."""
         if not self.meter.tells_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
@@ -231,7 +232,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         self.reachable = self._readings.last_update_success
         self.async_update_listeners()
         if self.reachable:
-            # It may have been set otherwise meanwhile, or restarted.
+            # Meanwhile its settings may have been changed, or its power was off.
             self.config_entry.async_create_background_task(
                 self.hass, self.async_refresh(), f"{self.name} after recovery"
             )

@@ -52,7 +52,7 @@ class ReadingEntity(KlefrEntity[ReadingsCoordinator]):
 
 
 class SettingEntity(KlefrEntity[SettingsCoordinator]):
-    """An entity that shows a setting and changes it."""
+    """An entity that shows a setting and writes it."""
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)

@@ -69,7 +69,7 @@ class SearchSteps(KlefrFlow):
     async def async_step_searching(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Search with one line setting after the other, and say which."""
+        """Search with one pair of line settings after the other, and show which."""
         if self._search is not None and self._search.done():
             if isinstance(self._search.exception(), LinkError):
                 return self.async_show_progress_done(next_step_id="search_failed")
@@ -96,7 +96,7 @@ class SearchSteps(KlefrFlow):
         )
 
     async def _async_search(self, link: SerialLink) -> None:
-        """Try all addresses with one line setting. Raises LinkError."""
+        """Try all addresses of a link, and keep what was found. Raises LinkError."""
         async with async_get_bus(self.hass, self._protocol, link) as bus:
             async for step in search(bus):
                 self.async_update_progress((self._searched + step.share) / len(self._links))

@@ -80,6 +80,11 @@ def test_there_are_no_import_circles(folder: str) -> None:
     TopologicalSorter(needed).prepare()
 
 
+def test_imports_in_functions_count() -> None:
+    needed = dependencies("custom_components/klefr")
+    assert f"{INTEGRATION}.shared_modbus" in needed[f"{INTEGRATION}.shared_buses"]
+
+
 def test_imports_run_one_way() -> None:
     needed = {
         module.removeprefix(f"{INTEGRATION}."): {

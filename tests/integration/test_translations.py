@@ -167,7 +167,9 @@ def test_actions_offer_what_the_entities_offer() -> None:
     fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
     for select in SELECTS:
         selector = fields[select.key]["selector"]["select"]
-        options = [option for option, value in select.values.items() if value != select.final]
+        options = [
+            option for option, value in select.values.items() if value != select.irreversible
+        ]
         names = STRINGS["selector"][selector["translation_key"]]["options"]
         states = STRINGS["entity"]["select"][select.key]["state"]
         assert selector["options"] == options
