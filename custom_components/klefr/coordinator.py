@@ -164,6 +164,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         self._store = written_store(hass, entry)
         self._written: dict[Setting, SettingValue] = {}
         self.reachable = True
+        """Whether the last poll of the readings succeeded."""
         entry.async_on_unload(readings.async_add_listener(self._async_follow_readings))
 
     @override
@@ -201,7 +202,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
                 except KlefrError as err:
                     failures[setting] = err
                 else:
-                    await self._async_store(setting, value)
+                    await self._async_remember(setting, value)
         finally:
             await self.async_refresh()
         # Only now, because this may load the entry again.
@@ -215,12 +216,12 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         try:
             with self._translated_errors(HomeAssistantError):
                 await self.meter.lock_calculation_code(serial_number)
-            await self._async_store(Setting.CALCULATION_CODE, LOCKED_CODE)
+            await self._async_remember(Setting.CALCULATION_CODE, LOCKED_CODE)
         finally:
             await self.async_refresh()
 
-    async def _async_store(self, setting: Setting, value: SettingValue) -> None:
-        """Store a value that was written, if the meter does not report it."""
+    async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
+        """Remember a value that was written, if the meter does not report it."""
         if not self.meter.tells_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
