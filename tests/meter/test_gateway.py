@@ -132,7 +132,7 @@ async def test_a_meter_that_does_not_obey_is_said_so(
 
 async def test_a_counter_is_reset(meter: Meter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter > 0
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.day_counter == 0
 
 

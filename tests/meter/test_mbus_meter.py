@@ -274,7 +274,7 @@ async def test_what_may_not_be_written_is_not_sent(
 
 async def test_counters_are_reset(meter: MBusMeter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.power_down_counter
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.day_counter == 0
     assert virtual_meter.power_down_counter
     await meter.reset(Counter.POWER_DOWN)

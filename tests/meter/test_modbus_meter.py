@@ -141,7 +141,7 @@ async def test_nothing_is_written_to_another_meter(
     with pytest.raises(WrongMeterError):
         await meter.write(Setting.TARIFF, Tariff.T2)
     with pytest.raises(WrongMeterError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.tariff == 1
     assert virtual_meter.day_counter == day_counter > 0
 
@@ -258,7 +258,7 @@ async def test_a_value_that_does_not_stick_is_an_error(
         await meter.write(Setting.TARIFF, Tariff.T2)
     assert (error.value.written, error.value.found) == (Tariff.T2, Tariff.T1)
     with pytest.raises(NotAcceptedError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
     with pytest.raises(NotAcceptedError):
         await meter.reset(Counter.POWER_DOWN)
 
@@ -266,12 +266,12 @@ async def test_a_value_that_does_not_stick_is_an_error(
 async def test_counters_are_reset(meter: ModbusMeter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter > 0
     assert virtual_meter.power_down_counter > 0
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     await meter.reset(Counter.POWER_DOWN)
     assert virtual_meter.day_counter == 0
     assert virtual_meter.power_down_counter == 0
     # Nothing has been counted since, so nothing can fall.
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
 
 
 async def test_a_reset_that_cannot_be_seen_is_an_error(
@@ -279,7 +279,7 @@ async def test_a_reset_that_cannot_be_seen_is_an_error(
 ) -> None:
     virtual_meter.overrides[0x6049] = math.nan
     with pytest.raises(NotAcceptedError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
 
 
 async def test_a_meter_that_falls_silent(meter: ModbusMeter, line: Line) -> None:

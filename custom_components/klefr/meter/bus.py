@@ -17,7 +17,8 @@ from .errors import (
     NeverSilentError,
     NoAnswerError,
 )
-from .link import Protocol, SerialLink, open_link
+from .link import Protocol, SerialLink
+from .port import open_link
 
 ATTEMPTS: Final = 3
 
