@@ -18,8 +18,9 @@ from tmodbus.server.base import build_decode_error_response, get_server_pdu_clas
 from tmodbus.server.handler import handle_modbus_request
 from tmodbus.utils.crc import calculate_crc16, validate_crc16
 
-from .line import Line, open_line
+from .line import Line
 from .meter import Parity, VirtualMeter
+from .ports import open_line
 from .registers import IllegalAddressError, IllegalValueError, NoAnswerError
 
 SHORTEST_FRAME = 4  # bytes: address, function, checksum
@@ -154,13 +155,15 @@ def serve(
     pacing: bool = True,
     link: str | Path | None = None,
     tcp: tuple[str, int] | None = None,
+    virtual: str | None = None,
     framing: Framing | str = Framing.RTU,
     seed: int = 1,
 ) -> AbstractAsyncContextManager[Line]:
     """Connect meters to a line while the context is open.
 
     The line is a pseudo-terminal, with `link` as a link to it, or a gateway listening
-    on `tcp`, a host and a port. `baud_rate` and `parity` are set on the meters first;
+    on `tcp`, a host and a port. With `virtual` it is in memory: a serial port, called
+    `virtual://` and any name, or a gateway, called `socket://` and any host and port. `baud_rate` and `parity` are set on the meters first;
     without them the line runs as the first meter is set.
     """
     for meter in meters:
@@ -174,6 +177,7 @@ def serve(
         pacing=pacing,
         link=link,
         tcp=tcp,
+        virtual=virtual,
         split=_split_socket if framing is Framing.SOCKET else None,
         seed=seed,
     )

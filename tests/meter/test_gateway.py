@@ -29,7 +29,8 @@ from custom_components.klefr.meter import (
     identify,
 )
 from simulator import mbus, modbus
-from simulator.line import Line, TcpLine
+from simulator.gateway import TcpLine
+from simulator.line import Line
 from simulator.meter import VirtualMeter
 from tests.simulator.client import frame
 

@@ -26,9 +26,10 @@ from custom_components.klefr.meter import (
     WrongMeterError,
     parse_address,
 )
-from simulator.line import Line, PtyLine
+from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Parity, VirtualMeter
+from simulator.terminal import PtyLine
 from tests.data.mbus import telegrams
 
 SERIAL_NUMBER = "22091039"

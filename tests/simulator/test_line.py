@@ -9,7 +9,8 @@ import termios
 import pytest
 import serialx
 
-from simulator.line import Line, TcpLine
+from simulator.gateway import TcpLine
+from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
 
