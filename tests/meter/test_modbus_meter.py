@@ -29,16 +29,15 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.registers import load_image
+from simulator.registers import load_image, put_image
 from tests.data import DATA
 
 from .test_registers import READ_BY_A_PERSON
 
 
 async def test_a_real_meters_registers_over_the_line() -> None:
-    virtual_meter = VirtualMeter(
-        serial_number="22091039", image=load_image(DATA / "real_meter_registers.json")
-    )
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, load_image(DATA / "real_meter_registers.json"))
     async with (
         serve(virtual_meter, pacing=False) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
@@ -305,7 +304,8 @@ async def test_every_other_answer_damaged_still_gives_right_values(
 
 async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
     image = load_image(DATA / "real_meter_registers.json")
-    virtual_meter = VirtualMeter(serial_number="22091039", image=image)
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, image)
     async with (
         serve(virtual_meter, pacing=False) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,

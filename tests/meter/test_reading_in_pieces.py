@@ -15,8 +15,7 @@ from custom_components.klefr.meter import (
     RefusedError,
 )
 from simulator.line import Line
-from simulator.meter import VirtualMeter
-from simulator.registers import LongRead
+from simulator.meter import LongRead, VirtualMeter
 
 # Across this one a PRO380 sold under another brand falls silent, whatever the length.
 CUT = 0x502C

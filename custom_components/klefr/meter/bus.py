@@ -17,7 +17,7 @@ from .errors import (
     NeverSilentError,
     NoAnswerError,
 )
-from .link import Protocol, SerialLink
+from .link import UART_PIECE, Protocol, SerialLink
 from .port import open_link
 
 ATTEMPTS: Final = 3
@@ -230,7 +230,7 @@ class OwnBus(Bus):
         """
         loop = asyncio.get_running_loop()
         longest_wait = loop.time() + LONGEST_FRAME * self.link.character_time
-        while (silent_at := listener.heard_at + self._silence) > (now := loop.time()):
+        while (silent_at := listener.silent_at) > (now := loop.time()):
             if now >= longest_wait:
                 return
             await asyncio.sleep(min(silent_at, longest_wait) - now)
@@ -268,6 +268,8 @@ class _Listener(asyncio.Protocol):
         """Why the link cannot be used any more."""
         self.heard_at = -math.inf
         """When something arrived last, in the time of the event loop."""
+        self.silent_at = -math.inf
+        """When what arrived last has ended, unless more of it arrives."""
         self.without_silence = 0
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
@@ -317,6 +319,7 @@ class _Listener(asyncio.Protocol):
         if now - len(data) * self._character_time - self.heard_at >= self._silence:
             self.without_silence = 0
         self.heard_at = now
+        self.silent_at = now + self._silence
         self.without_silence += len(data)
         if self.without_silence > MOST_WITHOUT_SILENCE:
             self._fail(NeverSilentError("The port never falls silent"))
@@ -324,6 +327,9 @@ class _Listener(asyncio.Protocol):
             self._transport.close()
         elif self._receive is not None:
             self._receive(data)
+        else:
+            # It may be longer, and an UART passes on what it receives in pieces.
+            self.silent_at += UART_PIECE * self._character_time
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
