@@ -50,9 +50,9 @@ async def test_a_request_through_a_gateway(virtual_meter: VirtualMeter, name: st
         serve(virtual_meter, virtual="socket://gateway:502", framing="socket") as line,
         ModbusTcpBus(SerialLink(port=line.port)) as bus,
     ):
-        await send(bus)
         await bus.read_registers(1, 0x4000, 2)
+        await send(bus)
     content = bytes.fromhex(expected)
     first, second = line.requests
-    assert first == bytes.fromhex("0001 0000") + len(content).to_bytes(2) + content
-    assert second == bytes.fromhex("0002 0000 0006 01 03 4000 0002")
+    assert first == bytes.fromhex("0001 0000 0006 01 03 4000 0002")
+    assert second == bytes.fromhex("0002 0000") + len(content).to_bytes(2) + content
