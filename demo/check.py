@@ -101,12 +101,12 @@ async def _switch_tariff(device: Device) -> str:
 async def _reset_counters(device: Device) -> None:
     virtual = device.meter.virtual
     before = virtual.day_counter
-    for key in ("reset_day_counter", "reset_power_down_counter"):
+    for key in ("reset_resettable_counter", "reset_power_down_counter"):
         await device.client.call("button.press", await device.entity_id("button", key))
 
     async def complaint() -> str:
         counter, restarts = virtual.day_counter, virtual.power_down_counter
-        shown = await device.state("sensor", "day_counter")
+        shown = await device.state("sensor", "resettable_counter")
         if counter < before and shown in (None, str(round(counter, 2))) and not restarts:
             return ""
         return (

@@ -11,8 +11,9 @@ from enum import IntEnum
 from pathlib import Path
 from random import Random
 
-from .line import Line, open_line
+from .line import Line
 from .meter import CalculationCode, Parity, Tariff, VirtualMeter
+from .ports import open_line
 
 PRIMARY_ADDRESSES = range(251)
 
@@ -396,13 +397,15 @@ def serve(
     pacing: bool = True,
     link: str | Path | None = None,
     tcp: tuple[str, int] | None = None,
+    virtual: str | None = None,
     answer_delay: float | None = None,
     seed: int = 1,
 ) -> AbstractAsyncContextManager[Line]:
     """Connect meters to a line while the context is open.
 
     The line is a pseudo-terminal, with `link` as a link to it, or a gateway listening
-    on `tcp`, a host and a port. `baud_rate` is set on the meters first; without it the
+    on `tcp`, a host and a port. With `virtual` it is in memory: a serial port, called
+    `virtual://` and any name, or a gateway, called `socket://` and any host and port. `baud_rate` is set on the meters first; without it the
     line runs as the first meter is set. `answer_delay` is how many seconds every answer
     takes, instead of any time that the standard allows.
     """
@@ -416,6 +419,7 @@ def serve(
         pacing=pacing,
         link=link,
         tcp=tcp,
+        virtual=virtual,
         split=_split,
         seed=seed,
     )

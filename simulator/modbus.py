@@ -18,9 +18,10 @@ from tmodbus.server.base import build_decode_error_response, get_server_pdu_clas
 from tmodbus.server.handler import handle_modbus_request
 from tmodbus.utils.crc import calculate_crc16, validate_crc16
 
-from .line import Line, open_line
+from .line import Line
 from .meter import Parity, VirtualMeter
-from .registers import IllegalAddressError, IllegalValueError, NoAnswerError
+from .ports import open_line
+from .registers import IllegalAddressError, IllegalValueError, NoAnswerError, Registers
 
 SHORTEST_FRAME = 4  # bytes: address, function, checksum
 MBAP_LENGTH_END = 6  # bytes: transaction, protocol, length of what follows
@@ -50,22 +51,23 @@ def _as_exceptions(function: FunctionCode) -> Iterator[None]:
 def _functions(meter: VirtualMeter) -> ModbusRequestRouter:
     """Return the functions a meter has. It refuses all others."""
     router = ModbusRequestRouter()
+    registers = Registers(meter)
 
     @router.register(ReadHoldingRegistersPDU)
     async def read(_unit: int, request: ReadHoldingRegistersPDU) -> list[int]:
         with _as_exceptions(request.function_code):
-            return meter.read(request.start_address, request.quantity)
+            return registers.read(request.start_address, request.quantity)
 
     @router.register(WriteSingleRegisterPDU)
     async def write_single(_unit: int, request: WriteSingleRegisterPDU) -> int:
         with _as_exceptions(request.function_code):
-            meter.registers.write(request.function_code, request.address, [request.value])
+            registers.write(request.function_code, request.address, [request.value])
         return request.value
 
     @router.register(WriteMultipleRegistersPDU)
     async def write_multiple(_unit: int, request: WriteMultipleRegistersPDU) -> int:
         with _as_exceptions(request.function_code):
-            meter.registers.write(request.function_code, request.start_address, request.values)
+            registers.write(request.function_code, request.start_address, request.values)
         return len(request.values)
 
     return router
@@ -154,13 +156,15 @@ def serve(
     pacing: bool = True,
     link: str | Path | None = None,
     tcp: tuple[str, int] | None = None,
+    virtual: str | None = None,
     framing: Framing | str = Framing.RTU,
     seed: int = 1,
 ) -> AbstractAsyncContextManager[Line]:
     """Connect meters to a line while the context is open.
 
     The line is a pseudo-terminal, with `link` as a link to it, or a gateway listening
-    on `tcp`, a host and a port. `baud_rate` and `parity` are set on the meters first;
+    on `tcp`, a host and a port. With `virtual` it is in memory: a serial port, called
+    `virtual://` and any name, or a gateway, called `socket://` and any host and port. `baud_rate` and `parity` are set on the meters first;
     without them the line runs as the first meter is set.
     """
     for meter in meters:
@@ -174,6 +178,7 @@ def serve(
         pacing=pacing,
         link=link,
         tcp=tcp,
+        virtual=virtual,
         split=_split_socket if framing is Framing.SOCKET else None,
         seed=seed,
     )

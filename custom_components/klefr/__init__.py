@@ -6,7 +6,6 @@ from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
-from .bus import async_hold_bus
 from .communication import async_follow_change, change_store
 from .const import DOMAIN
 from .coordinator import (
@@ -14,11 +13,12 @@ from .coordinator import (
     KlefrData,
     ReadingsCoordinator,
     SettingsCoordinator,
-    error_translation,
     written_store,
 )
 from .meter import KlefrError, WrongMeterError, identify
 from .services import async_setup_services
+from .shared_buses import async_hold_bus
+from .wording import async_translation
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -32,7 +32,7 @@ PLATFORMS = [
 
 
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
-    """Set up the actions, which are there also while no meter is."""
+    """Set up the actions, also while no meter is loaded."""
     async_setup_services(hass)
     return True
 
@@ -46,7 +46,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
             raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
     except KlefrError as err:
         failure = ConfigEntryError if isinstance(err, WrongMeterError) else ConfigEntryNotReady
-        raise failure(**error_translation(hass, entry.data, err)) from err
+        raise failure(**async_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
@@ -62,6 +62,6 @@ async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bo
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Forget what was written to a meter, or was to be."""
+    """Remove what is stored about a meter: the settings written, and a change that was begun."""
     await written_store(hass, entry).async_remove()
     await change_store(hass, entry).async_remove()

@@ -1,4 +1,4 @@
-"""Binary sensors of a meter: what it says of its own state."""
+"""Binary sensors: what a meter reports about its own state."""
 
 from typing import override
 
@@ -49,7 +49,7 @@ async def async_setup_entry(
 
 
 class KlefrBinarySensor(ReadingEntity, BinarySensorEntity):
-    """A part of the status."""
+    """A binary sensor that shows a part of the meter's status."""
 
     @property
     @override

@@ -1,4 +1,4 @@
-"""Buttons of a meter: the counters that can be reset."""
+"""Buttons: the counters that can be reset."""
 
 from dataclasses import dataclass
 from typing import override
@@ -24,8 +24,8 @@ class KlefrButtonEntityDescription(ButtonEntityDescription):
 
 BUTTONS = (
     KlefrButtonEntityDescription(
-        key="reset_day_counter",
-        counter=Counter.DAY,
+        key="reset_resettable_counter",
+        counter=Counter.RESETTABLE,
         entity_category=EntityCategory.CONFIG,
     ),
     KlefrButtonEntityDescription(
@@ -51,7 +51,7 @@ async def async_setup_entry(
 
 
 class KlefrButton(KlefrEntity[ReadingsCoordinator], ButtonEntity):
-    """A button that lets a counter start from zero."""
+    """A button that resets a counter to zero."""
 
     entity_description: KlefrButtonEntityDescription
 

@@ -1,100 +1,102 @@
-"""Change how a meter communicates, and let its entry follow it.
+"""Change how a meter communicates, and let its entry follow the meter.
 
-What is about to change is stored first, and until the meter is found and its entry saved, it is
-looked for wherever it can be: so it is not lost when its power, or that of Home Assistant, fails
-meanwhile.
+The change is stored before it begins. Until the meter has been found and Home Assistant has saved
+its entry, the meter is looked for in every way in which it may communicate. So it is not lost when
+its power, or that of Home Assistant, fails in between.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry, ConfigEntryState
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.storage import Store
 
-from .bus import async_canonical_port, async_entries_on_port, async_find_bus, is_gateway, link_from
-from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
+from .const import CONF_BAUD_RATE, CONF_PARITY, CONF_SECONDARY_ADDRESS, DOMAIN
+from .coordinator import KlefrConfigEntry
 from .meter import (
     BaudRate,
     Bus,
     Communication,
+    MeterAccess,
     NotMovedError,
     Parity,
     Protocol,
-    Way,
     check_free,
     find,
+    is_gateway,
     move,
-    places_between,
+    possible_communications,
 )
+from .shared_buses import async_canonical_port, async_entries_on_port, async_get_bus, link_from
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
-ENTRY_SAVED = timedelta(minutes=5)
+ENTRY_SAVED: Final = timedelta(minutes=5)
 
-STORED_NOW = "now"
-STORED_WANTED = "wanted"
+STORED_CURRENT: Final = "current"
+STORED_WANTED: Final = "wanted"
 
 
-def change_store(hass: HomeAssistant, entry: ConfigEntry) -> Store[dict[str, Any]]:
-    """Return where is kept what a meter is about to change, until it is known to have."""
+def change_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
+    """Return the store of a change that was begun and may not have been finished."""
     return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}.change")
 
 
 async def async_change_communication(
-    hass: HomeAssistant, entry: ConfigEntry, now: Communication, wanted: Communication
+    hass: HomeAssistant, entry: KlefrConfigEntry, current: Communication, wanted: Communication
 ) -> None:
-    """Let a meter communicate otherwise, and its entry follow it to where it then is.
+    """Change how a meter communicates, and let its entry follow the meter.
 
-    Raises AddressTakenError and LinkError, with nothing changed, NotMovedError, and
-    MeterLostError, after which the meter is looked for whenever the entry is set up.
+    Raises AddressTakenError and LinkError if nothing was changed, NotMovedError if the meter did
+    not take all of it, and MeterLostError if it does not answer any more: then it is looked for
+    whenever the entry is set up.
     """
-    way = await _async_way(hass, entry)
-    async with _port_set_free(hass, entry, places_between(now, wanted)):
-        await check_free(way, now, wanted)
+    access = await _async_access(hass, entry)
+    async with _port_set_free(hass, entry, possible_communications(current, wanted)):
+        await check_free(access, current, wanted)
         await change_store(hass, entry).async_save(
-            {STORED_NOW: asdict(now), STORED_WANTED: asdict(wanted)}
+            {STORED_CURRENT: asdict(current), STORED_WANTED: asdict(wanted)}
         )
         try:
-            await move(way, now, wanted)
+            await move(access, current, wanted)
         except NotMovedError as err:
-            await _async_follow(hass, entry, way, err.found)
+            await _async_follow(hass, entry, access, err.found)
             raise
-        await _async_follow(hass, entry, way, wanted)
+        await _async_follow(hass, entry, access, wanted)
 
 
-async def async_read_communication(hass: HomeAssistant, entry: ConfigEntry) -> Communication:
-    """Ask a meter how it communicates, wherever it may be, and let its entry follow it.
+async def async_read_communication(hass: HomeAssistant, entry: KlefrConfigEntry) -> Communication:
+    """Ask a meter how it communicates. If its entry is not loaded, find the meter first.
 
-    Raises KlefrError.
+    The entry follows a meter that was found. Raises KlefrError.
     """
     if entry.state is ConfigEntryState.LOADED:
-        communication: Communication = await entry.runtime_data.meter.read_communication()
-        return communication
-    places = await _async_places(hass, entry)
-    async with _port_set_free(hass, entry, places):
-        way = await _async_way(hass, entry)
-        found = await find(way, places)
-        await _async_follow(hass, entry, way, found)
+        return await entry.runtime_data.meter.read_communication()
+    candidates = await _async_candidates(hass, entry)
+    async with _port_set_free(hass, entry, candidates):
+        access = await _async_access(hass, entry)
+        found = await find(access, candidates)
+        await _async_follow(hass, entry, access, found)
         return found
 
 
-async def async_follow_change(hass: HomeAssistant, entry: ConfigEntry) -> None:
-    """Look for a meter that was to change how it communicates, and let its entry follow it.
+async def async_follow_change(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Find a meter whose change may not have been finished, and let its entry follow it.
 
-    To be called when the entry is set up. Raises MeterLostError.
+    Call this when the entry is set up. Raises MeterLostError.
     """
     store = change_store(hass, entry)
     if await store.async_load() is None:
         return
-    way = await _async_way(hass, entry)
-    found = await find(way, await _async_places(hass, entry), rounds=1)
-    await _async_follow(hass, entry, way, found)
+    access = await _async_access(hass, entry)
+    found = await find(access, await _async_candidates(hass, entry), rounds=1)
+    await _async_follow(hass, entry, access, found)
 
     async def forget_change(_: datetime) -> None:
         await store.async_remove()
@@ -102,33 +104,31 @@ async def async_follow_change(hass: HomeAssistant, entry: ConfigEntry) -> None:
     entry.async_on_unload(async_call_later(hass, ENTRY_SAVED, forget_change))
 
 
-async def _async_way(hass: HomeAssistant, entry: ConfigEntry) -> Way:
+async def _async_access(hass: HomeAssistant, entry: KlefrConfigEntry) -> MeterAccess:
     link = link_from(entry.data)
     link = replace(link, port=await async_canonical_port(hass, link.port))
 
     def open_bus(baud_rate: BaudRate, parity: Parity) -> Bus:
-        set_otherwise = replace(link, baud_rate=baud_rate, parity=parity)
-        return async_find_bus(
-            hass,
-            Protocol(entry.data[CONF_PROTOCOL]),
-            # A gateway has been set by itself.
-            link if is_gateway(link.port) else set_otherwise,
+        # Home Assistant cannot change the line settings of a gateway.
+        wanted = (
+            link if is_gateway(link.port) else replace(link, baud_rate=baud_rate, parity=parity)
         )
+        return async_get_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), wanted)
 
-    return Way(
+    return MeterAccess(
         open_bus=open_bus,
         serial_number=str(entry.unique_id),
         by_secondary_address=isinstance(entry.data[CONF_ADDRESS], str),
     )
 
 
-async def _async_places(hass: HomeAssistant, entry: ConfigEntry) -> list[Communication]:
-    """Return where the meter can be: where it was last, and between what it was to change."""
+async def _async_candidates(hass: HomeAssistant, entry: KlefrConfigEntry) -> list[Communication]:
+    """Return how the meter may communicate: as its entry says, or as a change left it."""
     link, address = link_from(entry.data), entry.data[CONF_ADDRESS]
     on_mbus = entry.data[CONF_PROTOCOL] == Protocol.MBUS
-    places = [
+    candidates = [
         Communication(
-            # Not asked by it where it is not known.
+            # A meter that is reached by its secondary address is not asked at this one.
             address=address if isinstance(address, int) else 0,
             secondary_address=entry.unique_id if on_mbus else None,
             baud_rate=link.baud_rate,
@@ -136,71 +136,71 @@ async def _async_places(hass: HomeAssistant, entry: ConfigEntry) -> list[Communi
         )
     ]
     if (stored := await change_store(hass, entry).async_load()) is not None:
-        places += places_between(*map(_restore, (stored[STORED_NOW], stored[STORED_WANTED])))
-    return places
+        candidates += possible_communications(
+            _restored(stored[STORED_CURRENT]), _restored(stored[STORED_WANTED])
+        )
+    return candidates
 
 
-def _restore(stored: Mapping[str, Any]) -> Communication:
+def _restored(stored: Mapping[str, Any]) -> Communication:
     return Communication(
-        address=stored["address"],
-        secondary_address=stored["secondary_address"],
-        baud_rate=BaudRate(stored["baud_rate"]),
-        parity=Parity(stored["parity"]),
+        address=stored[CONF_ADDRESS],
+        secondary_address=stored[CONF_SECONDARY_ADDRESS],
+        baud_rate=BaudRate(stored[CONF_BAUD_RATE]),
+        parity=Parity(stored[CONF_PARITY]),
     )
 
 
 @asynccontextmanager
 async def _port_set_free(
-    hass: HomeAssistant, entry: ConfigEntry, places: Iterable[Communication]
+    hass: HomeAssistant, entry: KlefrConfigEntry, candidates: Iterable[Communication]
 ) -> AsyncIterator[None]:
-    """Set an entry aside, and all others that keep its port from being set for these places.
+    """Unload an entry, and all others that keep its port from having the line settings needed.
 
-    Afterwards the entry itself is the first to say how it is set.
+    Afterwards the entry is set up first, so the port gets the line settings of its meter.
     """
     link = link_from(entry.data)
     links = {
         link
         if is_gateway(link.port)
-        else replace(link, baud_rate=place.baud_rate, parity=place.parity)
-        for place in places
+        else replace(link, baud_rate=candidate.baud_rate, parity=candidate.parity)
+        for candidate in candidates
     }
-    in_the_way = [
-        other
-        for other in await async_entries_on_port(hass, entry)
-        if other.data[CONF_PROTOCOL] != entry.data[CONF_PROTOCOL]
-        or {replace(link_from(other.data), port=link.port)} != links
-    ]
-    set_aside = [
+    unloaded = [
         entry,
         *(
             other
-            for other in in_the_way
+            for other in await async_entries_on_port(hass, entry)
             if other.state in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY)
+            and (
+                other.data[CONF_PROTOCOL] != entry.data[CONF_PROTOCOL]
+                or {replace(link_from(other.data), port=link.port)} != links
+            )
         ),
     ]
-    for each in set_aside:
+    for each in unloaded:
         await hass.config_entries.async_unload(each.entry_id)
     try:
         yield
     finally:
-        for each in set_aside:
+        for each in unloaded:
             if each.state is ConfigEntryState.NOT_LOADED and not each.disabled_by:
                 await hass.config_entries.async_setup(each.entry_id)
 
 
 async def _async_follow(
-    hass: HomeAssistant, entry: ConfigEntry, way: Way, found: Communication
+    hass: HomeAssistant, entry: KlefrConfigEntry, access: MeterAccess, found: Communication
 ) -> None:
-    """Let an entry reach its meter where that has been found."""
-    data = {**entry.data, CONF_ADDRESS: way.address(found)}
+    """Let an entry reach its meter, which was found to communicate like this."""
+    data = {**entry.data, CONF_ADDRESS: access.address(found)}
     if not is_gateway(data[CONF_PORT]):
         data |= {CONF_BAUD_RATE: int(found.baud_rate), CONF_PARITY: str(found.parity)}
-    serial_number = way.name(found)
-    # Over M-Bus a meter is known by its secondary address. It stays the same device, whatever
-    # of this was saved before Home Assistant stopped the last time.
-    for place in await _async_places(hass, entry):
-        if (before := way.name(place)) != serial_number:
-            await _async_rename(hass, entry, before, serial_number)
+    serial_number = access.reported_number(found)
+    # With another secondary address an M-Bus meter reports another serial number. It stays the
+    # same device, whatever of this was saved when Home Assistant last stopped.
+    for candidate in await _async_candidates(hass, entry):
+        if (before := access.reported_number(candidate)) != serial_number:
+            await _async_renumber(hass, entry, before, serial_number)
     hass.config_entries.async_update_entry(
         entry,
         data=data,
@@ -209,17 +209,18 @@ async def _async_follow(
     )
 
 
-async def _async_rename(
-    hass: HomeAssistant, entry: ConfigEntry, before: str, serial_number: str
+async def _async_renumber(
+    hass: HomeAssistant, entry: KlefrConfigEntry, before: str, serial_number: str
 ) -> None:
+    """Give the device and the entities of a meter its new serial number."""
     devices = dr.async_get(hass)
     for device in dr.async_entries_for_config_entry(devices, entry.entry_id):
         if (DOMAIN, before) in device.identifiers:
             devices.async_update_device(device.id, new_identifiers={(DOMAIN, serial_number)})
 
     @callback
-    def renamed(entity: er.RegistryEntry) -> dict[str, Any] | None:
+    def new_unique_id(entity: er.RegistryEntry) -> dict[str, Any] | None:
         owner, _, key = entity.unique_id.partition("_")
         return {"new_unique_id": f"{serial_number}_{key}"} if owner == before else None
 
-    await er.async_migrate_entries(hass, entry.entry_id, renamed)
+    await er.async_migrate_entries(hass, entry.entry_id, new_unique_id)

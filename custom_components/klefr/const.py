@@ -20,5 +20,6 @@ DEFAULT_TCP_PORT: Final = 502
 DEFAULT_UPDATE_INTERVAL: Final = 10
 MINIMUM_UPDATE_INTERVAL: Final = 1
 MAXIMUM_UPDATE_INTERVAL: Final = 3600
+"""Seconds, like all update intervals."""
 
 SETTINGS_INTERVAL: Final = timedelta(minutes=5)

@@ -1,7 +1,7 @@
-"""Poll a meter."""
+"""Poll a meter, and write to it."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,27 +14,20 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 
-from .bus import async_port_users
 from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
 from .meter import (
     LOCKED_CODE,
-    AddressTakenError,
     CalculationCode,
-    Communication,
     Counter,
     KlefrError,
     Meter,
-    MeterLostError,
-    NotMovedError,
-    PortInUseError,
     Readings,
     Setting,
     Settings,
     SettingValue,
     WrongMeterError,
 )
-
-NOTHING = "–"
+from .wording import async_translation
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -48,78 +41,8 @@ class KlefrData:
     settings: SettingsCoordinator
 
 
-def listed(names: Iterable[str]) -> str:
-    """Name things in a message."""
-    return ", ".join(names) or NOTHING
-
-
-def place_name(place: Communication) -> str:
-    """Name how a meter communicates the way the field does: addresses, and 9600 Bd, 8E1."""
-    addresses = [str(place.address), *filter(None, [place.secondary_address])]
-    parity = place.parity[0].upper()
-    return f"{' / '.join(addresses)} ({place.baud_rate} Bd, 8{parity}1)"
-
-
-def error_translation(
-    hass: HomeAssistant, entry_data: Mapping[str, Any], err: KlefrError
-) -> dict[str, Any]:
-    """Give a Home Assistant error the words for what went wrong with the meter."""
-    port = str(entry_data.get(CONF_PORT, ""))
-    placeholders = {
-        "port": port,
-        "address": str(entry_data.get(CONF_ADDRESS, "")),
-        "error": str(err),
-    }
-    users: list[str] = []
-    match err:
-        case PortInUseError():
-            users = async_port_users(hass, port)
-        case AddressTakenError():
-            placeholders["address"] = str(err.address)
-            users = [err.holder] if err.holder else []
-        case NotMovedError():
-            placeholders["error"] = str(err.__cause__ or NOTHING)
-            placeholders["wanted"] = place_name(err.wanted)
-            placeholders["found"] = place_name(err.found)
-        case MeterLostError():
-            placeholders["tried"] = listed(place_name(place) for place in err.tried)
-            placeholders["untried"] = listed(place_name(place) for place in err.untried)
-    if users:
-        placeholders["error"] = listed(users)
-    return {
-        "translation_domain": DOMAIN,
-        "translation_key": f"{err.key}_by" if users else err.key,
-        "translation_placeholders": placeholders,
-    }
-
-
-@callback
-def async_translate[ErrorT: HomeAssistantError](
-    hass: HomeAssistant, entry: KlefrConfigEntry, err: KlefrError, raised: type[ErrorT]
-) -> ErrorT:
-    """Return what went wrong with the meter as an error that the user can read.
-
-    When another meter answers, the entry is loaded again, which ends with that error
-    on its card instead of going on with the wrong meter.
-    """
-    if isinstance(err, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
-        hass.config_entries.async_schedule_reload(entry.entry_id)
-    return raised(**error_translation(hass, entry.data, err))
-
-
-@contextmanager
-def translated_errors(
-    hass: HomeAssistant, entry: KlefrConfigEntry, raised: type[HomeAssistantError]
-) -> Iterator[None]:
-    """Raise what goes wrong with the meter as an error that the user can read."""
-    try:
-        yield
-    except KlefrError as err:
-        raise async_translate(hass, entry, err, raised) from err
-
-
 class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
-    """Polls one kind of a meter's values."""
+    """Polls the readings or the settings of a meter."""
 
     config_entry: KlefrConfigEntry
 
@@ -146,12 +69,34 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
 
     @abstractmethod
     async def _async_read(self) -> DataT:
-        """Read the values."""
+        """Read the values. Raises KlefrError."""
 
     @override
     async def _async_update_data(self) -> DataT:
-        with translated_errors(self.hass, self.config_entry, UpdateFailed):
+        with self._translated_errors(UpdateFailed):
             return await self._async_read()
+
+    @contextmanager
+    def _translated_errors(self, raised: type[HomeAssistantError]) -> Iterator[None]:
+        """Raise what goes wrong with the meter as an error in the user's language."""
+        try:
+            yield
+        except KlefrError as err:
+            raise self._async_translated(err, raised) from err
+
+    @callback
+    def _async_translated[ErrorT: HomeAssistantError](
+        self, error: KlefrError, raised: type[ErrorT]
+    ) -> ErrorT:
+        """Return what went wrong with the meter as an error in the user's language.
+
+        When a different meter answers, the entry is loaded again. That ends with this error on
+        the entry's card, while polling would go on with the wrong meter.
+        """
+        entry = self.config_entry
+        if isinstance(error, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
+            self.hass.config_entries.async_schedule_reload(entry.entry_id)
+        return raised(**async_translation(self.hass, entry.data, error))
 
 
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
@@ -170,30 +115,35 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
 
     @override
     async def _async_read(self) -> Readings:
-        # Entities name the quantity they show as their context. Before there are any,
+        # Entities give the quantity that they show as their context. Before there are entities,
         # everything is read, to know which phases have a supply.
         if self.data is None:
             return await self.meter.read(self.meter.quantities)
         return await self.meter.read(set(self.async_contexts()))
 
     async def async_reset(self, counter: Counter) -> None:
-        """Let a counter start from zero and show what it then holds."""
+        """Reset a counter and show its new value. Raises HomeAssistantError."""
         try:
-            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+            with self._translated_errors(HomeAssistantError):
                 await self.meter.reset(counter)
         finally:
             await self.async_refresh()
 
+    async def async_dump(self, registers: range | None) -> Mapping[str, Any]:
+        """Return registers, or everything, as `Meter.dump` does. Raises HomeAssistantError."""
+        with self._translated_errors(HomeAssistantError):
+            return await self.meter.dump(registers)
+
 
 def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
-    """Return where is kept what was written to a meter that does not tell its settings."""
+    """Return the store of the settings written to a meter that does not report its settings."""
     return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}")
 
 
 class SettingsCoordinator(KlefrCoordinator[Settings]):
-    """Polls what the meter is set to, as long as its readings can be polled.
+    """Polls the settings of a meter while its readings can be polled.
 
-    A meter that does not tell is assumed to be set to what was written last.
+    A meter that does not report its settings is assumed to have those last written.
     """
 
     def __init__(
@@ -214,6 +164,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         self._store = written_store(hass, entry)
         self._written: dict[Setting, SettingValue] = {}
         self.reachable = True
+        """Whether the last poll of the readings succeeded."""
         entry.async_on_unload(readings.async_add_listener(self._async_follow_readings))
 
     @override
@@ -221,11 +172,11 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         if self.meter.tells_settings:
             return
         stored = await self._store.async_load() or {}
-        # The code that is not among those to be written is kept once it is locked.
-        known = {**self.meter.settings, Setting.CALCULATION_CODE: CalculationCode}
+        # The irreversible code is not among the settings that can be written.
+        possible = {**self.meter.settings, Setting.CALCULATION_CODE: CalculationCode}
         self._written = {
             setting: value
-            for setting, values in known.items()
+            for setting, values in possible.items()
             for value in values
             if stored.get(setting) == value
         }
@@ -239,9 +190,9 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
     async def async_write(
         self, values: Mapping[Setting, SettingValue]
     ) -> Mapping[Setting, HomeAssistantError]:
-        """Set the meter, one value after the other, and give the errors of those that failed.
+        """Write settings, one after the other, and return the errors of those that failed.
 
-        Then it is shown what the meter holds, which after an error may be anything.
+        Then read what the meter holds: after an error that may be the old or the new value.
         """
         failures: dict[Setting, KlefrError] = {}
         try:
@@ -251,25 +202,26 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
                 except KlefrError as err:
                     failures[setting] = err
                 else:
-                    await self._async_keep(setting, value)
+                    await self._async_remember(setting, value)
         finally:
             await self.async_refresh()
-        # Not before: it may unload the entry.
+        # Only now, because this may load the entry again.
         return {
-            setting: async_translate(self.hass, self.config_entry, err, HomeAssistantError)
+            setting: self._async_translated(err, HomeAssistantError)
             for setting, err in failures.items()
         }
 
     async def async_lock_calculation_code(self, serial_number: str) -> None:
-        """Set calculation code 10, which can never be undone, and show what the meter holds."""
+        """Write calculation code 10, which is irreversible. Raises HomeAssistantError."""
         try:
-            with translated_errors(self.hass, self.config_entry, HomeAssistantError):
+            with self._translated_errors(HomeAssistantError):
                 await self.meter.lock_calculation_code(serial_number)
-            await self._async_keep(Setting.CALCULATION_CODE, LOCKED_CODE)
+            await self._async_remember(Setting.CALCULATION_CODE, LOCKED_CODE)
         finally:
             await self.async_refresh()
 
-    async def _async_keep(self, setting: Setting, value: SettingValue) -> None:
+    async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
+        """Remember a value that was written, if the meter does not report it."""
         if not self.meter.tells_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
@@ -281,7 +233,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         self.reachable = self._readings.last_update_success
         self.async_update_listeners()
         if self.reachable:
-            # It may have been set otherwise meanwhile, or restarted.
+            # Meanwhile its settings may have been changed, or its power was off.
             self.config_entry.async_create_background_task(
                 self.hass, self.async_refresh(), f"{self.name} after recovery"
             )

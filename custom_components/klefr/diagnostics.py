@@ -1,4 +1,4 @@
-"""What belongs into a bug report."""
+"""What a bug report needs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,8 +18,8 @@ TO_REDACT = {"serial_number"}
 async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: KlefrConfigEntry
 ) -> dict[str, Any]:
-    """Return how the meter is reached, what it is, and what it last said."""
-    # A secondary address is the serial number.
+    """Return how the meter is reached, how it identifies itself, and what was last read."""
+    # A secondary address is also the serial number.
     secondary = isinstance(entry.data[CONF_ADDRESS], str)
     change = await change_store(hass, entry).async_load()
     diagnostics = {
@@ -46,7 +46,7 @@ def _poll(coordinator: KlefrCoordinator[Any]) -> dict[str, Any]:
     return {
         "interval": interval.total_seconds() if interval else None,
         "success": coordinator.last_update_success,
-        # Its text may name serial numbers.
+        # The error's text may contain serial numbers.
         "failure": type(failure.__cause__).__name__ if failure else None,
         "values": dict(sorted(coordinator.data.items())),
     }

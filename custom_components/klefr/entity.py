@@ -8,12 +8,8 @@ from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
 from .const import DOMAIN, MANUFACTURER
 from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordinator
-from .meter import Identity, Quantity, Setting, SettingValue, Value
-
-
-def meter_name(identity: Identity) -> str:
-    """Name a meter so that it can be told from others of its model."""
-    return f"{MANUFACTURER} {identity.model} {identity.serial_number}"
+from .meter import Quantity, Setting, SettingValue, Value
+from .wording import meter_name
 
 
 class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[CoordinatorT]):
@@ -56,7 +52,7 @@ class ReadingEntity(KlefrEntity[ReadingsCoordinator]):
 
 
 class SettingEntity(KlefrEntity[SettingsCoordinator]):
-    """An entity that shows a setting and changes it."""
+    """An entity that shows a setting and writes it."""
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)

@@ -1,4 +1,4 @@
-"""Numbers of a meter: what it can be set to by amount."""
+"""Number entities: the settings that are whole numbers."""
 
 from typing import override
 
@@ -37,7 +37,7 @@ async def async_setup_entry(
     entry: KlefrConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Set up the numbers of a meter."""
+    """Set up the number entities of a meter."""
     data = entry.runtime_data
     async_add_entities(
         KlefrNumber(data.settings, description)

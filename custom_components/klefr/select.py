@@ -1,4 +1,4 @@
-"""Selects of a meter: what it can be set to by choice."""
+"""Select entities: the settings that are one of a few values."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ PARALLEL_UPDATES = 1
 
 @dataclass(frozen=True, kw_only=True)
 class KlefrSelectEntityDescription(SelectEntityDescription):
-    """Describes a setting: its values by the option that stands for each."""
+    """Describes a setting: its values, by the option that stands for each."""
 
     values: Mapping[str, SettingValue]
-    final: SettingValue | None = None
-    """A value that the meter never leaves again."""
+    irreversible: SettingValue | None = None
+    """A value that the meter never changes again."""
 
     def offered(self, coordinator: SettingsCoordinator) -> Mapping[str, SettingValue]:
-        """Return the values that a meter can have now."""
+        """Return the values that the meter can be set to now, by option."""
         setting = Setting(self.key)
         offered: Collection[SettingValue] = coordinator.meter.settings[setting]
-        if self.final is not None and coordinator.data[setting] == self.final:
-            offered = (self.final,)
+        if self.irreversible is not None and coordinator.data[setting] == self.irreversible:
+            offered = (self.irreversible,)
         return {option: value for option, value in self.values.items() if value in offered}
 
 
@@ -41,12 +41,12 @@ SELECTS = (
     KlefrSelectEntityDescription(
         key=Setting.CALCULATION_CODE,
         values={code.name.lower(): code for code in CalculationCode},
-        final=LOCKED_CODE,
+        irreversible=LOCKED_CODE,
         entity_category=EntityCategory.CONFIG,
     ),
     KlefrSelectEntityDescription(
         key=Setting.S0_RATE,
-        # Without quotes, YAML would take 0_1 for 1.
+        # YAML would read 0.1 without quotes as a number, and 0_1 as 1.
         values={f"{rate:g}".replace(".", "-"): rate for rate in S0_RATES},
         entity_category=EntityCategory.CONFIG,
     ),
@@ -58,7 +58,7 @@ async def async_setup_entry(
     entry: KlefrConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Set up the selects of a meter."""
+    """Set up the select entities of a meter."""
     data = entry.runtime_data
     async_add_entities(
         KlefrSelect(data.settings, description)

@@ -1,4 +1,4 @@
-"""Sensors of a meter: all that it measures."""
+"""Sensors: all that a meter measures and counts."""
 
 from functools import partial
 from typing import override
@@ -83,7 +83,7 @@ _reactive_energy = partial(
     suggested_display_precision=2,
     entity_registry_enabled_default=False,
 )
-# What the totals mean depends on the calculation code, and with most codes they can fall.
+# The calculation code says what the totals mean. With most codes they can go down.
 _total_active_energy = partial(_active_energy, state_class=SensorStateClass.TOTAL)
 _total_reactive_energy = partial(_reactive_energy, state_class=SensorStateClass.TOTAL)
 _direction = partial(
@@ -176,7 +176,7 @@ SENSORS = (
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L1),
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L2),
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L3),
-    _active_energy(key=Quantity.DAY_COUNTER),
+    _active_energy(key=Quantity.RESETTABLE_COUNTER),
     _measurement(
         key=Quantity.POWER_DOWN_COUNTER,
         entity_category=EntityCategory.DIAGNOSTIC,
@@ -196,7 +196,7 @@ SENSORS = (
     _quadrant(key=Quantity.QUADRANT_L3),
 )
 
-# The values of a phase without supply mean nothing, so they start disabled.
+# A phase without a supply has no meaningful values, so its sensors start disabled.
 SUPPLIES = {
     "_l1": Quantity.SUPPLY_L1,
     "_l2": Quantity.SUPPLY_L2,

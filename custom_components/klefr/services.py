@@ -1,6 +1,6 @@
-"""Actions: for several meters at once, each of which is reported on by itself.
+"""Actions for one or more meters. The response says for each meter what was done.
 
-All that can be known to be wrong is found before anything is sent to any meter.
+A call is checked for all meters before anything is sent to the first.
 """
 
 import asyncio
@@ -45,20 +45,21 @@ from homeassistant.helpers.target import (
 import voluptuous as vol
 
 from .const import DOMAIN
-from .coordinator import NOTHING, KlefrConfigEntry, translated_errors
+from .coordinator import KlefrConfigEntry
 from .meter import Counter, Setting, SettingValue
 from .number import NUMBERS
 from .select import SELECTS
+from .wording import NOTHING
 
 ATTR_ADDRESS: Final = "address"
 ATTR_COUNT: Final = "count"
 ATTR_COUNTER: Final = "counter"
 ATTR_SERIAL_NUMBER: Final = "serial_number"
 
-NAMED: Final = (ATTR_DEVICE_ID, ATTR_ENTITY_ID)
-TARGETS: Final = (*NAMED, ATTR_AREA_ID, ATTR_FLOOR_ID, ATTR_LABEL_ID)
+METER_TARGETS: Final = (ATTR_DEVICE_ID, ATTR_ENTITY_ID)
+TARGETS: Final = (*METER_TARGETS, ATTR_AREA_ID, ATTR_FLOOR_ID, ATTR_LABEL_ID)
 
-# Whatever else is given is checked by the actions themselves, which know what to say.
+# The actions check the other fields themselves: their messages say what to do.
 SCHEMA: Final = vol.Schema(
     {vol.Optional(key): vol.All(cv.ensure_list_csv, [cv.string]) for key in TARGETS},
     extra=vol.ALLOW_EXTRA,
@@ -67,11 +68,11 @@ SCHEMA: Final = vol.Schema(
 HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+")
 NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
-OPTIONS: Final = {Setting(description.key): description for description in SELECTS}
+SELECT_BY_SETTING: Final = {Setting(description.key): description for description in SELECTS}
 
 
 class Action(StrEnum):
-    """The actions, by name."""
+    """The names of the actions."""
 
     WRITE_SETTINGS = "write_settings"
     RESET_COUNTER = "reset_counter"
@@ -88,7 +89,7 @@ FIELDS: Final[Mapping[Action, tuple[str, ...]]] = {
 
 
 class Problem(StrEnum):
-    """What an action complains about, by the key of the message."""
+    """What can be wrong with a call: the keys of the messages."""
 
     WRONG_TARGET = "wrong_target"
     NO_METER_IN_TARGET = "no_meter_in_target"
@@ -128,8 +129,8 @@ def async_setup_services(hass: HomeAssistant) -> None:
 
 
 async def _async_write_settings(call: ServiceCall) -> ServiceResponse:
-    entries, fields = await _async_checked(call, POLICY_CONTROL)
-    wanted = [_settings(entry, fields) for entry in entries]
+    entries, fields = await _async_checked_call(call, POLICY_CONTROL)
+    wanted = [_wanted_settings(entry, fields) for entry in entries]
 
     async def write(
         entry: KlefrConfigEntry, settings: Mapping[Setting, tuple[str | int, SettingValue]]
@@ -169,8 +170,8 @@ async def _async_write_settings(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_reset_counter(call: ServiceCall) -> ServiceResponse:
-    entries, fields = await _async_checked(call, POLICY_CONTROL)
-    wanted = [_counter(entry, fields) for entry in entries]
+    entries, fields = await _async_checked_call(call, POLICY_CONTROL)
+    wanted = [_wanted_counter(entry, fields) for entry in entries]
 
     async def reset(entry: KlefrConfigEntry, counter: Counter) -> dict[str, Any]:
         try:
@@ -193,13 +194,12 @@ async def _async_reset_counter(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_read_registers(call: ServiceCall) -> ServiceResponse:
-    entries, fields = await _async_checked(call, POLICY_READ)
-    wanted = [_registers(entry, fields) for entry in entries]
+    entries, fields = await _async_checked_call(call, POLICY_READ)
+    wanted = [_wanted_registers(entry, fields) for entry in entries]
 
     async def dump(entry: KlefrConfigEntry, registers: range | None) -> Mapping[str, Any]:
         try:
-            with translated_errors(call.hass, entry, HomeAssistantError):
-                return await entry.runtime_data.meter.dump(registers)
+            return await entry.runtime_data.readings.async_dump(registers)
         except HomeAssistantError as err:
             return _failure(err)
 
@@ -208,7 +208,7 @@ async def _async_read_registers(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_lock_calculation_code_10(call: ServiceCall) -> ServiceResponse:
-    entries, fields = await _async_checked(call, POLICY_CONTROL)
+    entries, fields = await _async_checked_call(call, POLICY_CONTROL)
     if len(entries) > 1:
         raise _invalid(Problem.SEVERAL_METERS, meter=", ".join(_names(entries)))
     [entry] = entries
@@ -233,10 +233,10 @@ async def _async_lock_calculation_code_10(call: ServiceCall) -> ServiceResponse:
     return _response(call, entries, [report])
 
 
-async def _async_checked(
+async def _async_checked_call(
     call: ServiceCall, permission: str
 ) -> tuple[list[KlefrConfigEntry], dict[str, Any]]:
-    """Return the meters of a call, all of them reachable, and its fields."""
+    """Return the meters of a call and its fields, after checking that all meters are available."""
     entries = _async_targeted(call)
     await _async_check_permission(call, entries, permission)
     fields = {key: value for key, value in call.data.items() if key not in TARGETS}
@@ -264,7 +264,7 @@ async def _async_checked(
 
 @callback
 def _async_targeted(call: ServiceCall) -> list[KlefrConfigEntry]:
-    """Return the meters that a call is for."""
+    """Return the meters that are the target of a call."""
     entries = call.hass.config_entries.async_entries(DOMAIN)
     targeted: set[str] = set()
     for kind in TARGETS:
@@ -279,8 +279,8 @@ def _async_targeted(call: ServiceCall) -> list[KlefrConfigEntry]:
                 | selected.missing_floors
                 | selected.missing_labels
             )
-            # An area or a label may hold anything; what is named by itself has to be a meter.
-            if missing or (kind in NAMED and not found):
+            # An area or a label may also hold other devices. A device or entity must be a meter's.
+            if missing or (kind in METER_TARGETS and not found):
                 raise _invalid(Problem.WRONG_TARGET, target=name)
             targeted |= found
     if not targeted:
@@ -292,7 +292,7 @@ def _async_targeted(call: ServiceCall) -> list[KlefrConfigEntry]:
 def _async_owners(
     hass: HomeAssistant, entries: Iterable[KlefrConfigEntry], selected: SelectedEntities
 ) -> set[str]:
-    """Return the meters that have a device or an entity in a selection."""
+    """Return the entry ids of the meters that have a device or an entity in a selection."""
     entities = er.async_get(hass)
     devices = dr.async_get(hass)
     owners = {
@@ -316,7 +316,7 @@ def _async_owners(
 async def _async_check_permission(
     call: ServiceCall, entries: Iterable[KlefrConfigEntry], permission: str
 ) -> None:
-    """Make sure that the user may do by an action what the entities would allow."""
+    """Raise an error unless the user has the permission for all entities of the meters."""
     user_id = call.context.user_id
     if user_id is None:
         return
@@ -335,24 +335,28 @@ async def _async_check_permission(
                 )
 
 
-def _settings(
+def _wanted_settings(
     entry: KlefrConfigEntry, fields: Mapping[str, Any]
 ) -> dict[Setting, tuple[str | int, SettingValue]]:
-    """Return what is to be written, as the entities show it and as the meter takes it."""
+    """Return the settings to write, each as its entity shows it and as the meter takes it."""
     if not fields:
         raise _invalid(
             Problem.NO_SETTINGS,
             meter=entry.title,
             allowed=", ".join(FIELDS[Action.WRITE_SETTINGS]),
         )
-    return {Setting(field): _setting(entry, Setting(field), raw) for field, raw in fields.items()}
+    return {
+        Setting(field): _wanted_setting(entry, Setting(field), raw) for field, raw in fields.items()
+    }
 
 
-def _setting(entry: KlefrConfigEntry, setting: Setting, raw: Any) -> tuple[str | int, SettingValue]:
+def _wanted_setting(
+    entry: KlefrConfigEntry, setting: Setting, raw: Any
+) -> tuple[str | int, SettingValue]:
     data = entry.runtime_data
     if setting not in data.meter.settings:
         raise _invalid(Problem.SETTING_NOT_AVAILABLE, meter=entry.title, field=setting)
-    description = OPTIONS.get(setting)
+    description = SELECT_BY_SETTING.get(setting)
     if description is None:
         amounts = data.meter.settings[setting]
         amount = _whole_number(raw)
@@ -360,14 +364,16 @@ def _setting(entry: KlefrConfigEntry, setting: Setting, raw: Any) -> tuple[str |
             return amount, amount
         raise _out_of_range(entry, setting, raw, f"{min(amounts)} – {max(amounts)}")
     offered = description.offered(data.settings)
-    if description.final in offered.values():
+    if description.irreversible in offered.values():
         raise _invalid(Problem.CALCULATION_CODE_LOCKED, meter=entry.title, field=setting)
     for option, value in offered.items():
-        # Rates may come as numbers; what has names may not.
+        # A rate may be given as a number. A value with a name may not.
         if raw == option or (isinstance(value, float) and _number(raw) == value):
             return option, value
     if any(
-        raw == option for option, value in description.values.items() if value is description.final
+        raw == option
+        for option, value in description.values.items()
+        if value is description.irreversible
     ):
         raise _invalid(
             Problem.CALCULATION_CODE_IRREVERSIBLE, meter=entry.title, field=setting, value=raw
@@ -375,7 +381,7 @@ def _setting(entry: KlefrConfigEntry, setting: Setting, raw: Any) -> tuple[str |
     raise _out_of_range(entry, setting, raw, ", ".join(offered))
 
 
-def _counter(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> Counter:
+def _wanted_counter(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> Counter:
     if ATTR_COUNTER not in fields:
         raise _invalid(Problem.MISSING_FIELD, meter=entry.title, field=ATTR_COUNTER)
     offered = [counter for counter in Counter if counter in entry.runtime_data.meter.counters]
@@ -385,7 +391,7 @@ def _counter(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> Counter:
     raise _out_of_range(entry, ATTR_COUNTER, fields[ATTR_COUNTER], ", ".join(offered))
 
 
-def _registers(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> range | None:
+def _wanted_registers(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> range | None:
     if not fields:
         return None
     blocks = entry.runtime_data.meter.registers
@@ -409,7 +415,7 @@ def _registers(entry: KlefrConfigEntry, fields: Mapping[str, Any]) -> range | No
 
 
 def _number(raw: object) -> float | None:
-    """Return a number, which a template may have made a text."""
+    """Return a number, also from the text that a template made of it."""
     if isinstance(raw, str) and NUMBER.fullmatch(raw):
         return float(raw)
     return raw if isinstance(raw, (int, float)) and not isinstance(raw, bool) else None
@@ -457,7 +463,7 @@ def _response(
     entries: Iterable[KlefrConfigEntry],
     reports: Iterable[Mapping[str, Any]],
 ) -> ServiceResponse:
-    """Report per meter, by serial number, if that is asked for."""
+    """Return the reports by serial number, if the caller wants a response."""
     if not call.return_response:
         return None
     return {

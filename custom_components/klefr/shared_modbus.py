@@ -1,7 +1,7 @@
-"""Read meters through the Modbus connections that Home Assistant itself shares out.
+"""Reach meters through the Modbus connections that Home Assistant itself shares.
 
-Integrations for other Modbus devices may be on the same bus. Those that let Home Assistant
-(2026.9 and later) open its port leave nothing to be opened here.
+Other Modbus devices may be on the same bus. If their integrations let Home Assistant (2026.9 and
+later) open the port, it is open already.
 """
 
 import asyncio
@@ -25,7 +25,6 @@ from modbus_connection import (
     ModbusUnit,
 )
 
-from .bus import gateway_port, is_gateway
 from .meter import (
     BaudRate,
     CommunicationError,
@@ -38,6 +37,8 @@ from .meter import (
     Protocol,
     RefusedError,
     SerialLink,
+    gateway_port,
+    is_gateway,
 )
 from .meter.bus import LATE
 
@@ -47,18 +48,18 @@ PROTOCOLS: Final[Mapping[str | None, Protocol]] = {
     "socket": Protocol.MODBUS_TCP,
 }
 
-# What a unit that is there may take to answer a probe, in seconds, with a request of another
-# integration in front of it. The connection itself would wait for 10 seconds.
-PROBE_PATIENCE: Final = 1.0
+PROBE_TIMEOUT: Final = 1.0
+"""Seconds for the answer to a probe, also behind a request of another integration. The connection
+would wait for 10 seconds."""
 
 type Params = ModbusSerialParams | ModbusTcpParams
 
 
 @callback
 def async_shared_bus(hass: HomeAssistant, link: SerialLink) -> SharedModbusBus | None:
-    """Return the bus on a port that Home Assistant holds, if a meter can be on it.
+    """Return the bus on the link's port if Home Assistant has opened it and meters can be on it.
 
-    A gateway has been set by itself: that it is at the other end of the link is enough.
+    Home Assistant does not know the line settings of a gateway, so they are taken to be right.
     """
     for shared in hass.data[DATA_MODBUS_CONNECTIONS].values():
         params = shared.params
@@ -88,41 +89,43 @@ def async_shared_bus(hass: HomeAssistant, link: SerialLink) -> SharedModbusBus |
 
 
 class SharedModbusBus(ModbusLine):
-    """The Modbus units on a link that Home Assistant opens, and keeps open while this is held."""
+    """A bus whose connection Home Assistant opens, and keeps open while the bus is held."""
 
     def __init__(
         self, hass: HomeAssistant, protocol: Protocol, link: SerialLink, params: Params
     ) -> None:
-        """Remember how Home Assistant knows the link."""
+        """Keep the parameters by which Home Assistant shares the connection."""
         super().__init__(link)
         self.protocol = protocol
         self._hass = hass
         self._params = params
-        self._units: dict[int, ModbusUnit] = {}
-        self._lent = AsyncExitStack()
-        self._heard: set[int] = set()
-        self._overdue: dict[int, float] = {}
+        self._shared_units: dict[int, ModbusUnit] = {}
+        self._borrowed = AsyncExitStack()
+        self._answered_last: set[int] = set()
+        self._late_until: dict[int, float] = {}
 
     @override
     async def read_registers(
         self, unit: int, address: int, count: int, *, attempts: int | None = None
     ) -> Sequence[int]:
-        # How often a unit is asked here depends on how long the others would have to wait.
-        return await self._request(unit, lambda lent: lent.read_holding_registers(address, count))
+        # How often to ask depends on how long the other users of the link would have to wait.
+        return await self._request(
+            unit, lambda shared: shared.read_holding_registers(address, count)
+        )
 
     @override
     async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:
-        patience = PROBE_PATIENCE + (13 + 2 * count) * self.link.character_time
+        timeout = PROBE_TIMEOUT + (13 + 2 * count) * self.link.character_time
         for _ in range(attempts):
             try:
-                async with self._turn, asyncio.timeout(patience):
+                async with self._turn, asyncio.timeout(timeout):
                     await self._exchange(
-                        unit, lambda lent: lent.read_holding_registers(address, count)
+                        unit, lambda shared: shared.read_holding_registers(address, count)
                     )
             except NoAnswerError:
                 continue
             except TimeoutError as err:
-                if not self._units[unit].connected:
+                if not self._shared_units[unit].connected:
                     raise LinkError("The link is not open yet") from err
                 continue
             except GarbledAnswerError, RefusedError:
@@ -132,40 +135,41 @@ class SharedModbusBus(ModbusLine):
 
     @override
     async def write_register(self, unit: int, address: int, word: int) -> None:
-        await self._request(unit, lambda lent: lent.write_register(address, word))
+        await self._request(unit, lambda shared: shared.write_register(address, word))
 
     @override
     async def write_registers(self, unit: int, address: int, words: Sequence[int]) -> None:
-        await self._request(unit, lambda lent: lent.write_registers(address, list(words)))
+        await self._request(unit, lambda shared: shared.write_registers(address, list(words)))
 
     async def _request[T](self, unit: int, call: Callable[[ModbusUnit], Awaitable[T]]) -> T:
-        """Ask a unit, and once more if it answered the last time.
+        """Send a request to a unit, and repeat it once if the unit answered the last one.
 
-        While nobody answers, or only noise does, all others on the line wait for long.
+        A unit that did not answer the last time gets one request only, because all other devices
+        on the bus wait with it.
         """
         async with self._turn:
-            # An answer that was given up could be taken for one to the next request.
+            # A late answer to the last request could be taken for the answer to this one.
             loop = asyncio.get_running_loop()
-            await asyncio.sleep(self._overdue.pop(unit, 0.0) - loop.time())
-            if unit in self._heard:
-                self._heard.remove(unit)
+            await asyncio.sleep(self._late_until.pop(unit, 0.0) - loop.time())
+            if unit in self._answered_last:
+                self._answered_last.remove(unit)
                 with suppress(CommunicationError):
                     return await self._exchange(unit, call)
             return await self._exchange(unit, call)
 
     async def _exchange[T](self, unit: int, call: Callable[[ModbusUnit], Awaitable[T]]) -> T:
         await self._open()
-        if unit not in self._units:
+        if unit not in self._shared_units:
             try:
-                self._units[unit] = await self._lent.enter_async_context(
+                self._shared_units[unit] = await self._borrowed.enter_async_context(
                     async_get_temporary_unit(self._hass, self._params, unit)
                 )
             except HomeAssistantError as err:
                 raise LineSettingsError(str(err)) from err
-        lent = self._units[unit]
+        shared = self._shared_units[unit]
         self.tally["requests"] += 1
         try:
-            answer = await call(lent)
+            answer = await call(shared)
         except (ModbusError, OSError) as err:
             failure: LinkError | CommunicationError | RefusedError
             match err:
@@ -173,16 +177,16 @@ class SharedModbusBus(ModbusLine):
                     failure = NoAnswerError("The gateway got no answer")
                 case ModbusExceptionError():
                     failure = RefusedError(err.exception_code or 0)
-                case ModbusTimeoutError() if lent.connected:
-                    failure = NoAnswerError("Nobody answered")
-                    self._overdue[unit] = asyncio.get_running_loop().time() + LATE
+                case ModbusTimeoutError() if shared.connected:
+                    failure = NoAnswerError("No meter answered")
+                    self._late_until[unit] = asyncio.get_running_loop().time() + LATE
                 case ModbusTimeoutError() | ModbusConnectionError() | OSError():
                     failure = LinkError(str(err))
                 case _:
                     failure = GarbledAnswerError(str(err))
             self.tally[failure.key] += 1
             raise failure from err
-        self._heard.add(unit)
+        self._answered_last.add(unit)
         return answer
 
     @override
@@ -192,5 +196,5 @@ class SharedModbusBus(ModbusLine):
 
     @override
     async def _close(self) -> None:
-        self._units.clear()
-        await self._lent.aclose()
+        self._shared_units.clear()
+        await self._borrowed.aclose()

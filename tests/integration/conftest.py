@@ -1,7 +1,7 @@
-"""Home Assistant with a meter in software on a real pseudo-terminal."""
+"""Home Assistant, in virtual time, with a meter in software on a line in memory."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 from unittest.mock import patch
 
@@ -13,8 +13,17 @@ from custom_components.klefr.const import DOMAIN
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
+from simulator.virtual_time import VirtualTimeLoop
 
 from . import SERIAL_NUMBER
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Let time jump, but not where the recorder's own threads have to keep up."""
+    real = item.get_closest_marker("real_time") is not None
+    return {"loop": asyncio.new_event_loop if real else VirtualTimeLoop}
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +45,8 @@ def virtual_meter() -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line:
+async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
+    async with serve(virtual_meter, virtual="virtual://meter") as line:
         yield line
 
 

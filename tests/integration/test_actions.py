@@ -418,13 +418,18 @@ async def test_nothing_is_written_to_another_meter_in_its_place(
 
 
 @pytest.mark.parametrize(
-    ("counter", "kept"), [("day", "power_down_counter"), ("power_down", "day_counter")]
+    ("counter", "reset", "kept"),
+    [
+        ("resettable", "day_counter", "power_down_counter"),
+        ("power_down", "power_down_counter", "day_counter"),
+    ],
 )
 async def test_a_counter_is_reset_on_several_meters(
     hass: HomeAssistant,
     virtual_meter: VirtualMeter,
     mbus_meter: VirtualMeter,
     counter: str,
+    reset: str,
     kept: str,
 ) -> None:
     report = await act(
@@ -434,10 +439,10 @@ async def test_a_counter_is_reset_on_several_meters(
         number: {"name": f"Meter {number}", "reset": True} for number in (SERIAL_NUMBER, ON_MBUS)
     }
     for meter in (virtual_meter, mbus_meter):
-        assert getattr(meter, f"{counter}_counter") == 0
+        assert getattr(meter, reset) == 0
         assert getattr(meter, kept) > 0
-    if counter == "day":
-        assert state(hass, Platform.SENSOR, "day_counter") == "0.0"
+    if counter == "resettable":
+        assert state(hass, Platform.SENSOR, "resettable_counter") == "0.0"
 
 
 async def test_a_counter_that_was_not_reset_is_reported(
@@ -445,7 +450,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
 ) -> None:
     other_meter.ignore_writes = True
     target = devices(hass, SERIAL_NUMBER, OTHER)
-    report = await act(hass, "reset_counter", {"counter": "day"}, target)
+    report = await act(hass, "reset_counter", {"counter": "resettable"}, target)
     assert report[SERIAL_NUMBER] == {"name": f"Meter {SERIAL_NUMBER}", "reset": True}
     assert report[OTHER]["reset"] is False
     assert report[OTHER]["error"] == "not_accepted"
@@ -453,7 +458,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
 
     with pytest.raises(HomeAssistantError) as error:
         await hass.services.async_call(
-            DOMAIN, "reset_counter", {"counter": "day", **target}, blocking=True
+            DOMAIN, "reset_counter", {"counter": "resettable", **target}, blocking=True
         )
     assert error.value.translation_key == "not_all_reset"
     done, failed = str(error.value).split("Not reset")
@@ -462,7 +467,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
 
 
 async def test_what_is_no_counter_is_not_reset(hass: HomeAssistant, quiet: Any) -> None:
-    wrong: tuple[object, ...] = ("week", "", 0, None, ["day"])
+    wrong: tuple[object, ...] = ("week", "", 0, None, ["resettable"])
     for data, key in (
         ({}, "missing_field"),
         *(({"counter": each}, "value_out_of_range") for each in wrong),
@@ -681,7 +686,7 @@ async def test_who_may_only_read_does_not_set_anything(
     reader = Context(user_id=hass_read_only_user.id)
     for action, data in (
         ("write_settings", {"tariff": "t2"}),
-        ("reset_counter", {"counter": "day"}),
+        ("reset_counter", {"counter": "resettable"}),
     ):
         with pytest.raises(Unauthorized):
             await act(hass, action, data, target, context=reader)
@@ -800,7 +805,7 @@ async def test_an_unknown_field_is_named(hass: HomeAssistant, quiet: Any) -> Non
 
 CALLS = [
     ("write_settings", {"tariff": "t2"}),
-    ("reset_counter", {"counter": "day"}),
+    ("reset_counter", {"counter": "resettable"}),
     ("read_registers", {}),
 ]
 

@@ -343,7 +343,7 @@ async def test_who_would_lose_contact_is_named_first(
     other_meter: VirtualMeter,
 ) -> None:
     result = await change(hass, loaded, baud_rate="1200")
-    assert result["step_id"] == "shared_line"
+    assert result["step_id"] == "shared_bus"
     assert result["description_placeholders"]["others"] == neighbour.title
     assert not sent_writes(line, "modbus")
     result = await choose(hass, result, "change")

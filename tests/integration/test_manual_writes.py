@@ -51,7 +51,7 @@ MODBUS_WRITES: Writes = {
     ),
     "Tariff": (("write_settings", {"tariff": "t2"}), "01 06 6048 0002", ("tariff", 2)),
     "Resettable day counter": (
-        ("reset_counter", {"counter": "day"}),
+        ("reset_counter", {"counter": "resettable"}),
         "01 10 6049 0002 04 00000000",
         ("day_counter", 0.0),
     ),
@@ -82,7 +82,7 @@ MBUS_WRITES: Writes = {
         ("s0_rate", 100.0),
     ),
     "Resettable kWh": (
-        ("reset_counter", {"counter": "day"}),
+        ("reset_counter", {"counter": "resettable"}),
         "68 09 09 68 53 01 51 0C 04 00 00 00 00",
         ("day_counter", 0.0),
     ),

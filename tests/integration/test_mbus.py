@@ -209,7 +209,7 @@ async def test_it_has_what_m_bus_offers_and_nothing_else(
         "tariff",
         "calculation_code",
         "s0_rate",
-        "reset_day_counter",
+        "reset_resettable_counter",
         "reset_power_down_counter",
     }
     disabled = {entity.translation_key for entity in entities if entity.disabled_by}
@@ -346,7 +346,7 @@ async def test_without_acknowledgement_it_is_an_error_and_nothing_changes(
     for action in (
         select(hass, "tariff", "t1"),
         select(hass, "s0_rate", "10"),
-        press(hass, "reset_day_counter"),
+        press(hass, "reset_resettable_counter"),
         press(hass, "reset_power_down_counter"),
     ):
         with pytest.raises(HomeAssistantError) as error:
@@ -374,7 +374,7 @@ async def test_counters_are_reset(
     assert virtual_meter.day_counter
     assert virtual_meter.power_down_counter
     energy = state(hass, Platform.SENSOR, "forward_active_energy")
-    await press(hass, "reset_day_counter")
+    await press(hass, "reset_resettable_counter")
     await press(hass, "reset_power_down_counter")
     assert virtual_meter.day_counter == 0
     assert virtual_meter.power_down_counter == 0

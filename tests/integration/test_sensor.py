@@ -33,7 +33,7 @@ ENABLED = {
     "power_factor",
     *(f"{way}_active_energy" for way in ("forward", "reverse", "total")),
     *(f"{way}_active_energy_t{tariff}" for way in ("forward", "reverse") for tariff in "12"),
-    "day_counter",
+    "resettable_counter",
 }
 
 
@@ -75,7 +75,7 @@ def test_energies_are_what_the_energy_dashboard_takes() -> None:
         assert description.native_unit_of_measurement == "kWh"
     assert by_key["total_active_energy"].state_class is SensorStateClass.TOTAL
     assert by_key["total_reactive_energy"].state_class is SensorStateClass.TOTAL
-    assert by_key["day_counter"].state_class is SensorStateClass.TOTAL_INCREASING
+    assert by_key["resettable_counter"].state_class is SensorStateClass.TOTAL_INCREASING
 
 
 async def test_what_people_look_at_is_enabled(hass: HomeAssistant, loaded: MockConfigEntry) -> None:
@@ -104,7 +104,7 @@ async def test_every_sensor_shows_what_the_meter_holds(
         ("active_power_l3", phase.active_power),
         ("forward_active_energy", virtual_meter.forward_active_energy),
         ("reverse_active_energy", virtual_meter.reverse_active_energy),
-        ("day_counter", virtual_meter.day_counter),
+        ("resettable_counter", virtual_meter.day_counter),
     ):
         assert float(state(hass, Platform.SENSOR, key) or "") == pytest.approx(value, abs=0.06)
     assert state(hass, Platform.SENSOR, "current_direction_l3") == "reverse"

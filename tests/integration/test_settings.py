@@ -168,7 +168,7 @@ async def test_a_value_that_does_not_stick_is_an_error(
     for action in (
         select(hass, "tariff", "t2"),
         set_number(hass, "lcd_cycle_time", 3),
-        press(hass, "reset_day_counter"),
+        press(hass, "reset_resettable_counter"),
         press(hass, "reset_power_down_counter"),
     ):
         with pytest.raises(HomeAssistantError) as error:
@@ -199,14 +199,14 @@ async def test_nothing_is_set_on_another_meter(
     assert loaded.error_reason_translation_key == "wrong_meter"
 
 
-async def test_the_day_counter_is_reset_and_shown_at_once(
+async def test_the_resettable_counter_is_reset_and_shown_at_once(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
-    assert state(hass, Platform.SENSOR, "day_counter") != "0.0"
+    assert state(hass, Platform.SENSOR, "resettable_counter") != "0.0"
     energy = state(hass, Platform.SENSOR, "forward_active_energy")
-    await press(hass, "reset_day_counter")
+    await press(hass, "reset_resettable_counter")
     assert virtual_meter.day_counter == 0
-    assert state(hass, Platform.SENSOR, "day_counter") == "0.0"
+    assert state(hass, Platform.SENSOR, "resettable_counter") == "0.0"
     assert state(hass, Platform.SENSOR, "forward_active_energy") == energy
 
 

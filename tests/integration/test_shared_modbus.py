@@ -18,7 +18,6 @@ from modbus_connection import ModbusSerialParams, ModbusTcpParams, ModbusTimeout
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.klefr.bus import async_find_bus
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import (
     LinkError,
@@ -29,6 +28,7 @@ from custom_components.klefr.meter import (
     SerialLink,
     search,
 )
+from custom_components.klefr.shared_buses import async_get_bus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import Framing, serve
@@ -150,7 +150,7 @@ async def test_an_integration_that_comes_later_does_not_take_the_port_away(
         await hold().read_holding_registers(0x4000, 2)
     await wait(hass)
     assert state(hass, Platform.SELECT, "tariff") == "t1"
-    same = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    same = async_get_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
     assert same is loaded.runtime_data.meter._bus
 
 
@@ -261,7 +261,7 @@ async def test_a_search_finds_out_soon_who_is_there(
 ) -> None:
     params = ModbusSerialParams(device=line.port, parity="E")
     async_get_unit(hass, other, params, HEAT_PUMP_UNIT)
-    bus = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    bus = async_get_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
     assert isinstance(bus, ModbusLine)
     async with bus:
         async with asyncio.timeout(3):
@@ -280,7 +280,7 @@ async def test_meters_are_found_on_an_open_port(
 ) -> None:
     module = import_module("custom_components.klefr.meter.search")
     monkeypatch.setattr(module, "MODBUS_ADDRESSES", range(1, 4))
-    bus = async_find_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
+    bus = async_get_bus(hass, Protocol.MODBUS, SerialLink(port=line.port))
     async with bus:
         found = [step.found.address async for step in search(bus) if step.found]
     assert found == [1, 2]
@@ -314,7 +314,7 @@ async def test_a_gateway_is_shared(
         assert await hass.config_entries.async_setup(entry.entry_id)
         assert not isinstance(entry.runtime_data.meter._bus, ModbusBus)
         await hass.config_entries.async_unload(entry.entry_id)
-        bus = async_find_bus(hass, protocol, SerialLink(port=f"socket://{line.port}"))
+        bus = async_get_bus(hass, protocol, SerialLink(port=f"socket://{line.port}"))
         assert isinstance(bus, ModbusLine)
         unit.require_timeout(0.3)
         await unit.disconnect()

@@ -1,45 +1,134 @@
 """What may import what, and what ships."""
 
+import ast
+from graphlib import TopologicalSorter
 import json
 from pathlib import Path
-import re
+
+import pytest
 
 import custom_components.klefr as integration
 
 FOLDER = Path(integration.__file__).parent
-IMPORT = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
+ROOT = FOLDER.parents[1]
+INTEGRATION = "custom_components.klefr"
+METER = f"{INTEGRATION}.meter"
+
+# The modules of the integration. Each imports only from the rows above its own.
+ROWS = (
+    ("const", "meter"),
+    ("shared_modbus",),
+    ("shared_buses",),
+    ("wording",),
+    ("coordinator",),
+    ("communication", "entity"),
+    ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
+    ("flow_base", "services"),
+    ("flow_communication", "flow_search"),
+    ("config_flow",),
+)
 
 
-def imports(folder: Path) -> set[str]:
+def imported_names(module: str, file: Path) -> set[str]:
+    """Return the full names that a module imports, at its top, in functions and for typing."""
+    package = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*parents, *filter(None, [node.module])])
+            names |= {f"{source}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports(folder: str) -> dict[str, set[str]]:
+    """Return what each module in a folder of the project imports, by full names."""
     return {
-        module
-        for file in folder.rglob("*.py")
-        for module in IMPORT.findall(file.read_text(encoding="utf-8"))
+        module: imported_names(module, file)
+        for file in (ROOT / folder).rglob("*.py")
+        for path in [file.relative_to(ROOT).with_suffix("")]
+        for module in [".".join(path.parts).removesuffix(".__init__")]
     }
 
 
+def dependencies(folder: str) -> dict[str, set[str]]:
+    """Return which modules of the folder each module there needs.
+
+    Besides what it imports these are the packages around that, because they run first. Those
+    that are around the module too run already.
+    """
+    graph = imports(folder)
+    needed: dict[str, set[str]] = {}
+    for module, names in graph.items():
+        needed[module] = set()
+        for name in names:
+            around = [each for each in graph if f"{name}.".startswith(f"{each}.")]
+            if around:
+                imported = max(around, key=len)
+                packages = {each for each in around if not f"{module}.".startswith(f"{each}.")}
+                needed[module] |= {imported} | packages
+    return needed
+
+
+@pytest.mark.parametrize("folder", ["custom_components/klefr", "simulator", "demo"])
+def test_there_are_no_import_circles(folder: str) -> None:
+    needed = dependencies(folder)
+    assert any(needed.values())
+    # Raises CycleError, which names the modules of a circle.
+    TopologicalSorter(needed).prepare()
+
+
+def test_imports_in_functions_count() -> None:
+    needed = dependencies("custom_components/klefr")
+    assert f"{INTEGRATION}.shared_modbus" in needed[f"{INTEGRATION}.shared_buses"]
+
+
+def test_imports_run_one_way() -> None:
+    needed = {
+        module.removeprefix(f"{INTEGRATION}."): {
+            name.removeprefix(f"{INTEGRATION}.").split(".")[0] for name in names
+        }
+        for module, names in dependencies("custom_components/klefr").items()
+        if module != INTEGRATION and not module.startswith(f"{METER}.")
+    }
+    needed["meter"] -= {"meter"}
+    assert needed.keys() == {module for row in ROWS for module in row}
+    above: set[str] = set()
+    for row in ROWS:
+        for module in row:
+            assert needed[module] <= above, module
+        above |= set(row)
+
+
 def test_the_meter_knows_nothing_of_home_assistant() -> None:
-    modules = imports(FOLDER / "meter")
-    assert {"asyncio", "pymodbus.client"} <= modules
-    assert not [module for module in modules if module.startswith(("homeassistant", "..."))]
+    names = {name for names in imports("custom_components/klefr/meter").values() for name in names}
+    assert any(name.startswith("serialx") for name in names)
+    assert not [name for name in names if name.startswith("homeassistant")]
+    assert not [
+        name for name in names if name.startswith(INTEGRATION) and not name.startswith(METER)
+    ]
 
 
 def test_nothing_that_ships_needs_what_does_not() -> None:
     assert not [
-        module
-        for module in imports(FOLDER)
-        if module.split(".")[0] in ("simulator", "tests", "demo")
+        name
+        for names in imports("custom_components/klefr").values()
+        for name in names
+        if name.split(".")[0] in ("simulator", "tests", "demo")
     ]
 
 
 def test_the_simulator_is_independent() -> None:
-    simulator = FOLDER.parents[1] / "simulator"
-    assert not [module for module in imports(simulator) if "klefr" in module]
+    assert not [
+        name for names in imports("simulator").values() for name in names if "klefr" in name
+    ]
 
 
 def test_the_manifest_is_complete() -> None:
     manifest = json.loads((FOLDER / "manifest.json").read_text())
-    hacs = json.loads((FOLDER.parents[1] / "hacs.json").read_text())
+    hacs = json.loads((ROOT / "hacs.json").read_text())
     assert manifest["domain"] == FOLDER.name
     assert manifest["version"]
     assert manifest["requirements"] == ["pymodbus>=3.11.2,<4"]

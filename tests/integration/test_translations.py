@@ -13,7 +13,7 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
-from custom_components.klefr.config_flow import (
+from custom_components.klefr.flow_schemas import (
     GATEWAY,
     OPTIONS,
     SERIAL,
@@ -48,11 +48,11 @@ ENTITIES = {
     "sensor": SENSORS,
 }
 
-FAILURES = {
+FAILURES = [
     error
     for error in vars(errors).values()
     if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
-}
+]
 # What can go wrong only once a meter is known.
 LATER = {
     "wrong_meter",
@@ -171,7 +171,9 @@ def test_actions_offer_what_the_entities_offer() -> None:
     fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
     for select in SELECTS:
         selector = fields[select.key]["selector"]["select"]
-        options = [option for option, value in select.values.items() if value != select.final]
+        options = [
+            option for option, value in select.values.items() if value != select.irreversible
+        ]
         names = STRINGS["selector"][selector["translation_key"]]["options"]
         states = STRINGS["entity"]["select"][select.key]["state"]
         assert selector["options"] == options

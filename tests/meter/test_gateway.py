@@ -29,8 +29,10 @@ from custom_components.klefr.meter import (
     identify,
 )
 from simulator import mbus, modbus
-from simulator.line import Line, TcpLine
+from simulator.gateway import TcpLine
+from simulator.line import Line
 from simulator.meter import VirtualMeter
+from simulator.registers import Registers
 from tests.simulator.client import frame
 
 ANY_PORT = ("127.0.0.1", 0)
@@ -132,7 +134,7 @@ async def test_a_meter_that_does_not_obey_is_said_so(
 
 async def test_a_counter_is_reset(meter: Meter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter > 0
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.day_counter == 0
 
 
@@ -235,7 +237,7 @@ async def test_a_late_answer_is_not_taken_for_another_registers_value(
     late.cancel()
     line.delay_answer = 0
     registers = await modbus_tcp_bus.read_registers(ADDRESS, 0x5002, 2)
-    assert list(registers) == virtual_meter.read(0x5002, 2)
+    assert list(registers) == Registers(virtual_meter).read(0x5002, 2)
 
 
 @only_modbus_tcp

@@ -19,9 +19,10 @@ from custom_components.klefr.meter import (
 )
 from custom_components.klefr.meter.mbus.bus import Command, SecondaryAddress
 from custom_components.klefr.meter.mbus.record import Telegram
-from simulator.line import Line, PtyLine
+from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Parity, VirtualMeter
+from simulator.terminal import PtyLine
 from tests.simulator.client import connect
 
 OWN = SecondaryAddress(identification="22091039", manufacturer=0x25CD)

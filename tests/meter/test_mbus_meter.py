@@ -26,9 +26,10 @@ from custom_components.klefr.meter import (
     WrongMeterError,
     parse_address,
 )
-from simulator.line import Line, PtyLine
+from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Parity, VirtualMeter
+from simulator.terminal import PtyLine
 from tests.data.mbus import telegrams
 
 SERIAL_NUMBER = "22091039"
@@ -274,7 +275,7 @@ async def test_what_may_not_be_written_is_not_sent(
 
 async def test_counters_are_reset(meter: MBusMeter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.power_down_counter
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.day_counter == 0
     assert virtual_meter.power_down_counter
     await meter.reset(Counter.POWER_DOWN)

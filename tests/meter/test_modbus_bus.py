@@ -23,6 +23,7 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
+from simulator.registers import Registers
 from tests.simulator.client import frame
 
 SERIAL_NUMBER = [0x2209, 0x1039]
@@ -108,7 +109,7 @@ async def test_a_late_answer_is_never_taken_for_another_registers_value(
         await bus.read_registers(1, 0x4000, 2)
     line.delay_answer = 0
     # The answers to three repetitions are on their way, and each would fit.
-    assert list(await bus.read_registers(1, 0x5002, 2)) == virtual_meter.read(0x5002, 2)
+    assert list(await bus.read_registers(1, 0x5002, 2)) == Registers(virtual_meter).read(0x5002, 2)
 
 
 async def test_an_answer_to_a_repetition_is_not_taken_for_the_next_request(
@@ -121,7 +122,9 @@ async def test_an_answer_to_a_repetition_is_not_taken_for_the_next_request(
     assert list(await first) == SERIAL_NUMBER
     line.delay_answer = 0
     for address in (0x5002, 0x5004, 0x5006):
-        assert list(await bus.read_registers(1, address, 2)) == virtual_meter.read(address, 2)
+        assert list(await bus.read_registers(1, address, 2)) == Registers(virtual_meter).read(
+            address, 2
+        )
 
 
 async def test_an_answer_to_a_cancelled_request_is_not_taken_for_the_next_ones(
@@ -132,14 +135,14 @@ async def test_an_answer_to_a_cancelled_request_is_not_taken_for_the_next_ones(
     await asyncio.sleep(0.1)
     request.cancel()
     line.delay_answer = 0
-    assert list(await bus.read_registers(1, 0x5002, 2)) == virtual_meter.read(0x5002, 2)
+    assert list(await bus.read_registers(1, 0x5002, 2)) == Registers(virtual_meter).read(0x5002, 2)
 
 
 async def test_requests_take_turns(bus: ModbusBus, virtual_meter: VirtualMeter) -> None:
     addresses = range(0x5000, 0x5032, 2)
     answers = await asyncio.gather(*(bus.read_registers(1, address, 2) for address in addresses))
     assert [list(answer) for answer in answers] == [
-        virtual_meter.read(address, 2) for address in addresses
+        Registers(virtual_meter).read(address, 2) for address in addresses
     ]
 
 
@@ -159,7 +162,9 @@ async def test_a_paced_line_is_waited_for(virtual_meter: VirtualMeter) -> None:
         serve(virtual_meter, baud_rate=1200) as line,
         ModbusBus(SerialLink(port=line.port, baud_rate=BaudRate.B1200)) as bus,
     ):
-        assert list(await bus.read_registers(1, 0x6000, 75)) == virtual_meter.read(0x6000, 75)
+        assert list(await bus.read_registers(1, 0x6000, 75)) == Registers(virtual_meter).read(
+            0x6000, 75
+        )
         assert len(line.requests) == 1
 
 

@@ -29,16 +29,15 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.registers import LongRead, load_image
+from simulator.registers import load_image, put_image
 from tests.data import DATA
 
 from .test_registers import READ_BY_A_PERSON
 
 
 async def test_a_real_meters_registers_over_the_line() -> None:
-    virtual_meter = VirtualMeter(
-        serial_number="22091039", image=load_image(DATA / "real_meter_registers.json")
-    )
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, load_image(DATA / "real_meter_registers.json"))
     async with (
         serve(virtual_meter, pacing=False) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
@@ -80,35 +79,6 @@ async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) 
     line.requests.clear()
     await meter.read({Quantity.VOLTAGE_L1})
     assert [request[2:6].hex() for request in line.requests] == ["40000002", "50020002"]
-
-
-@pytest.mark.parametrize("long_read", LongRead)
-async def test_a_long_read_that_is_refused_is_split_and_the_split_remembered(
-    bus: ModbusBus, virtual_meter: VirtualMeter, line: Line, long_read: LongRead
-) -> None:
-    meter = await ModbusMeter.identify(bus, 1)
-    expected = await meter.read(meter.quantities)
-    virtual_meter.max_read_count = 20
-    virtual_meter.long_read = long_read
-    strict = await ModbusMeter.identify(bus, 1)
-    assert await strict.read(strict.quantities) == expected
-    line.requests.clear()
-    assert await strict.read(strict.quantities) == expected
-    assert max(request[5] for request in line.requests) <= 20
-
-
-async def test_noise_does_not_shorten_reads_that_worked_before(
-    meter: ModbusMeter, line: Line
-) -> None:
-    await meter.read(meter.quantities)
-    line.garble = 1.0
-    with pytest.raises(GarbledAnswerError):
-        await meter.read(meter.quantities)
-    line.garble = 0.0
-    await meter.read({Quantity.VOLTAGE_L1})
-    line.requests.clear()
-    await meter.read(meter.quantities)
-    assert len(line.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -170,7 +140,7 @@ async def test_nothing_is_written_to_another_meter(
     with pytest.raises(WrongMeterError):
         await meter.write(Setting.TARIFF, Tariff.T2)
     with pytest.raises(WrongMeterError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
     assert virtual_meter.tariff == 1
     assert virtual_meter.day_counter == day_counter > 0
 
@@ -287,7 +257,7 @@ async def test_a_value_that_does_not_stick_is_an_error(
         await meter.write(Setting.TARIFF, Tariff.T2)
     assert (error.value.written, error.value.found) == (Tariff.T2, Tariff.T1)
     with pytest.raises(NotAcceptedError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
     with pytest.raises(NotAcceptedError):
         await meter.reset(Counter.POWER_DOWN)
 
@@ -295,12 +265,12 @@ async def test_a_value_that_does_not_stick_is_an_error(
 async def test_counters_are_reset(meter: ModbusMeter, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter > 0
     assert virtual_meter.power_down_counter > 0
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
     await meter.reset(Counter.POWER_DOWN)
     assert virtual_meter.day_counter == 0
     assert virtual_meter.power_down_counter == 0
     # Nothing has been counted since, so nothing can fall.
-    await meter.reset(Counter.DAY)
+    await meter.reset(Counter.RESETTABLE)
 
 
 async def test_a_reset_that_cannot_be_seen_is_an_error(
@@ -308,7 +278,7 @@ async def test_a_reset_that_cannot_be_seen_is_an_error(
 ) -> None:
     virtual_meter.overrides[0x6049] = math.nan
     with pytest.raises(NotAcceptedError):
-        await meter.reset(Counter.DAY)
+        await meter.reset(Counter.RESETTABLE)
 
 
 async def test_a_meter_that_falls_silent(meter: ModbusMeter, line: Line) -> None:
@@ -334,7 +304,8 @@ async def test_every_other_answer_damaged_still_gives_right_values(
 
 async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
     image = load_image(DATA / "real_meter_registers.json")
-    virtual_meter = VirtualMeter(serial_number="22091039", image=image)
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, image)
     async with (
         serve(virtual_meter, pacing=False) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,

@@ -13,17 +13,17 @@ from custom_components.klefr.meter import (
     Bus,
     Communication,
     MBusBus,
+    MeterAccess,
     MeterLostError,
     ModbusBus,
     NotMovedError,
     Parity,
     RefusedError,
     SerialLink,
-    Way,
     check_free,
     find,
     move,
-    places_between,
+    possible_communications,
 )
 from simulator import mbus, modbus
 from simulator.line import Line
@@ -88,13 +88,13 @@ async def line(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> AsyncI
 
 
 @pytest.fixture
-def way(kind: str, line: Line) -> Way:
+def way(kind: str, line: Line) -> MeterAccess:
     @cache
     def open_bus(baud_rate: BaudRate, parity: Parity) -> Bus:
         bus = ModbusBus if kind == "modbus" else MBusBus
         return bus(SerialLink(port=line.port, baud_rate=baud_rate, parity=parity))
 
-    return Way(
+    return MeterAccess(
         open_bus=open_bus,
         serial_number=SERIAL_NUMBER,
         by_secondary_address=kind == "mbus by secondary",
@@ -132,7 +132,7 @@ def writes(line: Line) -> list[bytes]:
 
 @pytest.mark.parametrize("change", range(4))
 async def test_a_meter_takes_every_change(
-    way: Way, now: Communication, virtual_meter: VirtualMeter, kind: str, change: int
+    way: MeterAccess, now: Communication, virtual_meter: VirtualMeter, kind: str, change: int
 ) -> None:
     wanted = (MODBUS_CHANGES if kind == "modbus" else MBUS_CHANGES)[change]
     await check_free(way, now, wanted)
@@ -142,7 +142,7 @@ async def test_a_meter_takes_every_change(
 
 
 async def test_nothing_is_sent_to_all_meters(
-    way: Way, now: Communication, line: Line, kind: str
+    way: MeterAccess, now: Communication, line: Line, kind: str
 ) -> None:
     wanted = (MODBUS_CHANGES if kind == "modbus" else MBUS_CHANGES)[-1]
     await check_free(way, now, wanted)
@@ -155,7 +155,7 @@ async def test_nothing_is_sent_to_all_meters(
 
 @pytest.mark.parametrize("baud_rate", [BaudRate.B9600, BaudRate.B1200])
 async def test_an_address_that_somebody_has_is_refused(
-    way: Way,
+    way: MeterAccess,
     now: Communication,
     line: Line,
     virtual_meter: VirtualMeter,
@@ -172,7 +172,7 @@ async def test_an_address_that_somebody_has_is_refused(
 
 @pytest.mark.parametrize("kind", ["mbus by primary", "mbus by secondary"], indirect=True)
 async def test_a_secondary_address_that_somebody_has_is_refused(
-    way: Way, now: Communication, line: Line
+    way: MeterAccess, now: Communication, line: Line
 ) -> None:
     with pytest.raises(AddressTakenError, match=OTHER):
         await check_free(way, now, replace(now, secondary_address=OTHER))
@@ -180,7 +180,7 @@ async def test_a_secondary_address_that_somebody_has_is_refused(
 
 
 async def test_an_address_that_several_have_is_refused(
-    way: Way, now: Communication, line: Line, other_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, line: Line, other_meter: VirtualMeter, kind: str
 ) -> None:
     twin = VirtualMeter(serial_number="22091041", model=other_meter.model, address=9)
     serve = mbus.serve if other_meter.model.speaks_mbus else modbus.serve
@@ -196,7 +196,7 @@ async def test_an_address_that_several_have_is_refused(
 
 
 async def test_somebody_at_the_same_address_on_the_line_to_come_is_noticed(
-    way: Way, now: Communication, other_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, other_meter: VirtualMeter, kind: str
 ) -> None:
     other_meter.baud_rate = 1200
     other_meter.address = now.address
@@ -208,7 +208,7 @@ async def test_somebody_at_the_same_address_on_the_line_to_come_is_noticed(
 
 @pytest.mark.parametrize("kind", ["mbus by secondary"], indirect=True)
 async def test_meters_that_keep_the_factorys_primary_address_may_meet(
-    way: Way, now: Communication, virtual_meter: VirtualMeter, other_meter: VirtualMeter
+    way: MeterAccess, now: Communication, virtual_meter: VirtualMeter, other_meter: VirtualMeter
 ) -> None:
     other_meter.baud_rate = 1200
     other_meter.address = now.address
@@ -219,7 +219,7 @@ async def test_meters_that_keep_the_factorys_primary_address_may_meet(
 
 
 async def test_a_lost_acknowledgement_is_no_failure(
-    way: Way, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
 ) -> None:
     def spoil(frame: bytes) -> None:
         if writes(line)[-1:] == [frame]:
@@ -232,7 +232,7 @@ async def test_a_lost_acknowledgement_is_no_failure(
 
 
 async def test_a_meter_that_refuses_stays_where_it_is(
-    way: Way, now: Communication, virtual_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, virtual_meter: VirtualMeter, kind: str
 ) -> None:
     virtual_meter.refuse_writes = True
     with pytest.raises(NotMovedError) as error:
@@ -244,7 +244,7 @@ async def test_a_meter_that_refuses_stays_where_it_is(
 
 @pytest.mark.parametrize("change", range(4))
 async def test_a_change_that_is_acknowledged_but_not_made_is_noticed(
-    way: Way, now: Communication, virtual_meter: VirtualMeter, kind: str, change: int
+    way: MeterAccess, now: Communication, virtual_meter: VirtualMeter, kind: str, change: int
 ) -> None:
     virtual_meter.ignore_writes = True
     with pytest.raises(NotMovedError) as error:
@@ -254,7 +254,7 @@ async def test_a_change_that_is_acknowledged_but_not_made_is_noticed(
 
 @pytest.mark.parametrize("kind", ["modbus"], indirect=True)
 async def test_a_change_that_waits_for_a_restart_leaves_the_meter_where_it_answers(
-    way: Way, now: Communication, virtual_meter: VirtualMeter
+    way: MeterAccess, now: Communication, virtual_meter: VirtualMeter
 ) -> None:
     virtual_meter.ignore_writes = True
     virtual_meter.overrides[0x4003] = 7
@@ -264,7 +264,7 @@ async def test_a_change_that_waits_for_a_restart_leaves_the_meter_where_it_answe
 
 
 async def test_a_meter_that_takes_only_some_changes_is_found_in_between(
-    way: Way, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
 ) -> None:
     def tire(frame: bytes) -> None:
         virtual_meter.refuse_writes = len(writes(line)) > 1
@@ -277,7 +277,7 @@ async def test_a_meter_that_takes_only_some_changes_is_found_in_between(
 
 
 async def test_another_meter_in_its_place_is_not_set(
-    way: Way, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
 ) -> None:
     virtual_meter.serial_number = "87654321"
     with pytest.raises(MeterLostError):
@@ -333,7 +333,7 @@ def cut_and_forget(line: Line, meter: VirtualMeter, now: Communication, number: 
     indirect=["kind"],
 )
 async def test_a_meter_is_found_again_wherever_its_power_fails(
-    way: Way,
+    way: MeterAccess,
     now: Communication,
     line: Line,
     virtual_meter: VirtualMeter,
@@ -354,7 +354,7 @@ async def test_a_meter_is_found_again_wherever_its_power_fails(
         line.before_hearing = line.before_answering = None
         line.silent = False
         virtual_meter.power_up()
-        assert await find(way, places_between(now, wanted)) == place_of(virtual_meter)
+        assert await find(way, possible_communications(now, wanted)) == place_of(virtual_meter)
         if not cut_short:
             break
         virtual_meter.address = now.address
@@ -367,7 +367,7 @@ async def test_a_meter_is_found_again_wherever_its_power_fails(
 @pytest.mark.parametrize("kind", ["modbus", "mbus by primary"], indirect=True)
 @pytest.mark.parametrize("written", [1, 2, 3])
 async def test_a_meter_is_found_again_between_all_old_and_new_settings(
-    way: Way,
+    way: MeterAccess,
     now: Communication,
     line: Line,
     virtual_meter: VirtualMeter,
@@ -383,18 +383,18 @@ async def test_a_meter_is_found_again_between_all_old_and_new_settings(
     wanted = (MODBUS_CHANGES if kind == "modbus" else MBUS_CHANGES)[-1]
     with pytest.raises(MeterLostError) as error:
         await move(way, now, wanted)
-    assert set(error.value.tried) == set(places_between(now, wanted))
+    assert set(error.value.tried) == set(possible_communications(now, wanted))
     assert len(error.value.tried) == 8
     line.before_answering = None
     line.silent = False
     virtual_meter.power_up()
     place = place_of(virtual_meter)
     assert place != now
-    assert await find(way, places_between(now, wanted)) == place
+    assert await find(way, possible_communications(now, wanted)) == place
 
 
 async def test_a_meter_that_comes_back_meanwhile_is_not_lost(
-    way: Way, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
+    way: MeterAccess, now: Communication, line: Line, virtual_meter: VirtualMeter, kind: str
 ) -> None:
     wanted = changed(kind, address=7)
 
@@ -415,7 +415,7 @@ async def test_a_meter_that_comes_back_meanwhile_is_not_lost(
 
 
 async def test_a_line_that_breaks_is_said_not_to_have_been_tried(
-    way: Way, now: Communication, line: Line
+    way: MeterAccess, now: Communication, line: Line
 ) -> None:
     await line.unplug()
     with pytest.raises(MeterLostError) as error:

@@ -113,7 +113,7 @@ READ_BY_A_PERSON = {
     Q.REVERSE_REACTIVE_ENERGY_L2: 5681.59,
     Q.REVERSE_REACTIVE_ENERGY_L3: 2171.24,
     Setting.TARIFF: Tariff.T1,
-    Q.DAY_COUNTER: 15056.17,
+    Q.RESETTABLE_COUNTER: 15056.17,
 }
 
 
@@ -198,7 +198,7 @@ def test_energy_that_cannot_be_is_unknown(value: float) -> None:
         (Q.APPARENT_POWER, 69.0, -1.0),
         (Q.POWER_FACTOR, -1.0, 1.01),
         (Q.TOTAL_ACTIVE_ENERGY, -5000.0, -1e9),
-        (Q.DAY_COUNTER, 0.0, -0.5),
+        (Q.RESETTABLE_COUNTER, 0.0, -0.5),
     ],
 )
 def test_a_value_beyond_the_meters_range_is_unknown(

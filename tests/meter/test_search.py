@@ -27,10 +27,11 @@ from custom_components.klefr.meter import (
 from custom_components.klefr.meter.mbus import bus as mbus_bus
 from custom_components.klefr.meter.modbus import bus as modbus_bus
 from simulator import mbus, modbus
-from simulator.line import Line, PtyLine
+from simulator.line import Line
 from simulator.mbus import MBusFace
 from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import ModbusFace
+from simulator.terminal import PtyLine
 from tests.simulator import mbus_client
 
 # `search` is the name of the function, too, where the module is imported from.

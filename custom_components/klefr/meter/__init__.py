@@ -24,7 +24,15 @@ from .errors import (
     RefusedError,
     WrongMeterError,
 )
-from .link import BaudRate, Parity, Protocol, SerialLink
+from .link import (
+    BaudRate,
+    Parity,
+    Protocol,
+    SerialLink,
+    gateway_port,
+    is_gateway,
+    split_gateway_port,
+)
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, is_secondary_address, parse_address
 from .meter import Meter
 from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
@@ -47,7 +55,7 @@ from .model import (
     Tariff,
     Value,
 )
-from .move import Way, check_free, find, move, places_between
+from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
 from .search import Found, Step, search
 
@@ -78,6 +86,7 @@ __all__ = [
     "MBusBus",
     "MBusMeter",
     "Meter",
+    "MeterAccess",
     "MeterLostError",
     "ModbusBus",
     "ModbusLine",
@@ -106,14 +115,16 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
-    "Way",
     "WrongMeterError",
     "check_free",
     "find",
+    "gateway_port",
     "identify",
+    "is_gateway",
     "is_secondary_address",
     "move",
     "parse_address",
-    "places_between",
+    "possible_communications",
     "search",
+    "split_gateway_port",
 ]

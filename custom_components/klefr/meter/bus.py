@@ -17,7 +17,8 @@ from .errors import (
     NeverSilentError,
     NoAnswerError,
 )
-from .link import Protocol, SerialLink, open_link
+from .link import UART_PIECE, Protocol, SerialLink
+from .port import open_link
 
 ATTEMPTS: Final = 3
 
@@ -36,6 +37,13 @@ LONGEST_FRAME: Final = 261
 # while, in seconds, since reading on would keep the computer busy.
 MOST_WITHOUT_SILENCE: Final = 4096
 REST_AFTER_NOISE: Final = 30.0
+
+
+# A serial port passes on a few characters at a time, and each time wakes the computer. So while
+# a frame arrives, reading waits for its last characters, but not for longer than this, in
+# seconds: only reading shows that a link was lost.
+LAST_CHARACTERS: Final = 8
+LONGEST_PAUSE: Final = 0.25
 
 
 class Bus(ABC):
@@ -169,6 +177,7 @@ class OwnBus(Bus):
         def receive(data: bytes) -> None:
             heard.extend(data[: LONGEST_FRAME - len(heard)])
             take(parser.feed(data))
+            listener.pause(parser.missing)
 
         def take(frames: Sequence[FrameT]) -> None:
             frame = next(filter(accept, frames), None)
@@ -221,7 +230,7 @@ class OwnBus(Bus):
         """
         loop = asyncio.get_running_loop()
         longest_wait = loop.time() + LONGEST_FRAME * self.link.character_time
-        while (silent_at := listener.heard_at + self._silence) > (now := loop.time()):
+        while (silent_at := listener.silent_at) > (now := loop.time()):
             if now >= longest_wait:
                 return
             await asyncio.sleep(min(silent_at, longest_wait) - now)
@@ -259,11 +268,15 @@ class _Listener(asyncio.Protocol):
         """Why the link cannot be used any more."""
         self.heard_at = -math.inf
         """When something arrived last, in the time of the event loop."""
+        self.silent_at = -math.inf
+        """When what arrived last has ended, unless more of it arrives."""
         self.without_silence = 0
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
         self._silence = silence
-        self._transport: asyncio.BaseTransport | None = None
+        self._network = "://" in link.port
+        self._paused: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
         self._receive: Callable[[bytes], None] | None = None
         self._answer: asyncio.Future[Any] | None = None
 
@@ -276,9 +289,27 @@ class _Listener(asyncio.Protocol):
     def ignore(self) -> None:
         """Throw away what arrives."""
         self._receive = self._answer = None
+        self._resume()
+
+    def pause(self, characters: int) -> None:
+        """Read nothing until the last of so many characters arrive."""
+        waiting = (characters - LAST_CHARACTERS) * self._character_time
+        if waiting > 0 and self._paused is None and not self._network:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            seconds = min(waiting, LONGEST_PAUSE)
+            self._paused = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        if self._paused is not None:
+            assert self._transport is not None
+            self._paused.cancel()
+            self._paused = None
+            self._transport.resume_reading()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     @override
@@ -288,6 +319,7 @@ class _Listener(asyncio.Protocol):
         if now - len(data) * self._character_time - self.heard_at >= self._silence:
             self.without_silence = 0
         self.heard_at = now
+        self.silent_at = now + self._silence
         self.without_silence += len(data)
         if self.without_silence > MOST_WITHOUT_SILENCE:
             self._fail(NeverSilentError("The port never falls silent"))
@@ -295,6 +327,9 @@ class _Listener(asyncio.Protocol):
             self._transport.close()
         elif self._receive is not None:
             self._receive(data)
+        else:
+            # It may be longer, and an UART passes on what it receives in pieces.
+            self.silent_at += UART_PIECE * self._character_time
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

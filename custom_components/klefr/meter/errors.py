@@ -1,19 +1,16 @@
-"""What can go wrong between a meter and whoever reads it."""
+"""What can go wrong with a meter or on the way to it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from .model import Communication
+from .model import Communication
 
 
 class KlefrError(Exception):
-    """Base of all errors that this package raises.
-
-    `key` names the kind of failure, for whoever words it for the user.
-    """
+    """Base of all errors that this package raises."""
 
     key: ClassVar[str]
+    """Names the kind of error, so that an application can give it a message."""
 
 
 class LinkError(KlefrError):
@@ -29,19 +26,19 @@ class PortNotFoundError(LinkError):
 
 
 class PortPermissionError(LinkError):
-    """The serial port may not be opened by this user."""
+    """The user of this process has no permission to open the serial port."""
 
     key = "port_permission"
 
 
 class PortInUseError(LinkError):
-    """Another program holds the serial port."""
+    """Another program has opened the serial port."""
 
     key = "port_in_use"
 
 
 class LineSettingsError(LinkError):
-    """The port is open already, with other line settings."""
+    """The port is open already, with another protocol or other line settings."""
 
     key = "line_settings_in_use"
 
@@ -57,7 +54,7 @@ class CommunicationError(KlefrError):
 
 
 class NoAnswerError(CommunicationError):
-    """Nobody answered in time."""
+    """No meter answered in time."""
 
     key = "no_answer"
 
@@ -69,7 +66,7 @@ class GarbledAnswerError(CommunicationError):
 
 
 class RefusedError(KlefrError):
-    """The meter answered that it will not do what was asked."""
+    """The meter answered a request with a Modbus exception."""
 
     key = "refused"
 
@@ -80,13 +77,13 @@ class RefusedError(KlefrError):
 
 
 class NotAKlefrMeterError(KlefrError):
-    """Something answers at the address, but not as a KLEFR meter does."""
+    """What answers at the address is not a KLEFR meter."""
 
     key = "not_a_klefr_meter"
 
 
 class WrongMeterError(KlefrError):
-    """Another meter answers at the address than the one expected there."""
+    """A different meter answers at the address."""
 
     key = "wrong_meter"
 
@@ -98,30 +95,30 @@ class WrongMeterError(KlefrError):
 
 
 class InvalidValueError(KlefrError):
-    """A value may not be written: it is out of range, or cannot be undone."""
+    """A value is not written, because it is out of range or irreversible."""
 
     key = "invalid_value"
 
 
 class InvalidAddressError(InvalidValueError):
-    """A meter cannot have this address."""
+    """No meter can have this address."""
 
     key = "invalid_address"
 
 
 class InvalidRangeError(InvalidValueError):
-    """A meter does not have all of these registers."""
+    """The meter does not have all of these registers."""
 
     key = "invalid_range"
 
 
 class NotAcceptedError(KlefrError):
-    """The meter acknowledged a value, but does not hold it afterwards."""
+    """The meter acknowledged a value, but holds a different one afterwards."""
 
     key = "not_accepted"
 
     def __init__(self, *, written: object, found: object) -> None:
-        """Keep what was written and what the meter holds instead."""
+        """Keep what was written and what the meter holds."""
         super().__init__(f"Wrote {written}, but the meter holds {found}")
         self.written = written
         self.found = found
@@ -134,36 +131,36 @@ class NotAcknowledgedError(KlefrError):
 
 
 class AddressTakenError(KlefrError):
-    """Somebody else has the address that a meter was to get."""
+    """Another device already has the address that a meter should get."""
 
     key = "address_taken"
 
     def __init__(self, address: int | str, holder: str | None = None) -> None:
-        """Keep the address, and who has it if that is known."""
-        super().__init__(f"Address {address} is taken by {holder or 'somebody'}")
+        """Keep the address, and the name of the device that has it, if known."""
+        super().__init__(f"Address {address} is taken by {holder or 'another device'}")
         self.address = address
         self.holder = holder
 
 
 class NotMovedError(KlefrError):
-    """A meter was to communicate otherwise, and does not, or not in every respect."""
+    """A meter did not take a change of how it communicates, or only a part of it."""
 
     key = "not_moved"
 
     def __init__(self, *, wanted: Communication, found: Communication) -> None:
-        """Keep where it was to be and where it is."""
-        super().__init__(f"The meter was to be at {wanted}, but is at {found}")
+        """Keep how it should communicate and how it does."""
+        super().__init__(f"The meter did not accept {wanted}, it communicates with {found}")
         self.wanted = wanted
         self.found = found
 
 
 class MeterLostError(KlefrError):
-    """A meter answers nowhere where it can be."""
+    """A meter does not answer, however it may communicate."""
 
     key = "meter_lost"
 
     def __init__(self, *, tried: Sequence[Communication], untried: Sequence[Communication]) -> None:
-        """Keep where it was looked for, and where it could not be."""
-        super().__init__(f"Nobody answers at {tried}; not tried: {untried}")
+        """Keep what was tried, and what could not be tried because of the link."""
+        super().__init__(f"No meter answers at {tried}; not tried: {untried}")
         self.tried = tried
         self.untried = untried

@@ -1,24 +1,16 @@
-"""Where a bus is, how its line is set, and how it is opened."""
+"""Where a bus is, and its line settings."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-import errno
-import os
-import termios
 from typing import Final
 
-import serialx
-
-from .errors import LinkError, PortInUseError, PortNotFoundError, PortPermissionError
-
-OPEN_TIMEOUT: Final = 10.0
-UART_PIECE: Final = 16  # characters
+GATEWAY_PREFIX: Final = "socket://"
+UART_PIECE: Final = 16
+"""Characters that a UART collects before it passes them on."""
 
 
 class BaudRate(IntEnum):
-    """Line speeds a meter can be set to, in bit/s (manual, section 7.13)."""
+    """Baud rates that a meter can have, in bit/s (manual, section 7.13)."""
 
     B300 = 300
     B600 = 600
@@ -29,7 +21,7 @@ class BaudRate(IntEnum):
 
 
 class Parity(StrEnum):
-    """Parity of a line (manual, section 7.14)."""
+    """Parities that a meter can have (manual, section 7.14)."""
 
     EVEN = "even"
     NONE = "none"
@@ -37,76 +29,51 @@ class Parity(StrEnum):
 
 
 class Protocol(StrEnum):
-    """What is spoken on a bus."""
+    """Protocols that are spoken on a bus."""
 
     MODBUS = "modbus"
     MODBUS_TCP = "modbus_tcp"
-    """Modbus in the frames of a network, as most gateways speak it."""
+    """Modbus as most gateways speak it on the network."""
     MBUS = "mbus"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SerialLink:
-    """A serial port: a local device, or any address that serialx opens.
-
-    Always 8 data bits and 1 stop bit.
-    """
+    """A port and the line settings of the bus there, always with 8 data bits and 1 stop bit."""
 
     port: str
+    """The path of a device, or any URL that serialx opens."""
     baud_rate: BaudRate = BaudRate.B9600
     parity: Parity = Parity.EVEN
 
     @property
     def character_time(self) -> float:
-        """Seconds that one character occupies the line."""
+        """Seconds that one character takes on the bus."""
         bits = 10 if self.parity is Parity.NONE else 11
         return bits / self.baud_rate
 
     def latency(self, characters: int) -> float:
-        """Give the seconds by which an answer of so many characters may arrive late.
+        """Return the seconds by which an answer of so many characters may arrive late.
 
-        An UART passes on what it receives in pieces, and many a gateway only the whole.
+        A UART passes on what it receives in pieces, and many gateways only pass on a whole answer.
         """
         if "://" in self.port:
             return 0.3 + characters * self.character_time
         return 0.05 + min(characters, UART_PIECE) * self.character_time
 
 
-PARITIES: Final = {
-    Parity.EVEN: serialx.Parity.EVEN,
-    Parity.NONE: serialx.Parity.NONE,
-    Parity.ODD: serialx.Parity.ODD,
-}
+def gateway_port(host: str, tcp_port: int) -> str:
+    """Return the port that stands for a gateway."""
+    host = host.strip()
+    return f"{GATEWAY_PREFIX}{f'[{host}]' if ':' in host else host}:{tcp_port}"
 
 
-async def open_link(
-    link: SerialLink, protocol_factory: Callable[[], asyncio.Protocol]
-) -> serialx.BaseSerialTransport:
-    """Open a link and connect a protocol to it, as asyncio does.
+def is_gateway(port: str) -> bool:
+    """Return whether a port stands for a gateway."""
+    return port.startswith(GATEWAY_PREFIX)
 
-    Raises LinkError, or the one of its kinds that says why it cannot be opened.
-    """
-    parity = PARITIES[link.parity]
-    # A pseudo-terminal has none, and opening it again with one is an invalid argument.
-    if (await asyncio.to_thread(os.path.realpath, link.port)).startswith("/dev/pts/"):
-        parity = serialx.Parity.NONE
-    try:
-        async with asyncio.timeout(OPEN_TIMEOUT):
-            transport, _ = await serialx.create_serial_connection(
-                asyncio.get_running_loop(),
-                protocol_factory,
-                link.port,
-                baudrate=link.baud_rate,
-                parity=parity,
-            )
-    except FileNotFoundError as err:
-        raise PortNotFoundError(f"{link.port} does not exist") from err
-    except PermissionError as err:
-        raise PortPermissionError(f"{link.port} may not be opened") from err
-    except OSError as err:
-        if err.errno == errno.EBUSY:
-            raise PortInUseError(f"{link.port} is in use") from err
-        raise LinkError(f"{link.port} cannot be opened: {err}") from err
-    except (serialx.SerialException, termios.error, ValueError) as err:
-        raise LinkError(f"{link.port} cannot be opened: {err}") from err
-    return transport
+
+def split_gateway_port(port: str) -> tuple[str, int]:
+    """Return the host and the TCP port of a gateway."""
+    host, _, tcp_port = port.removeprefix(GATEWAY_PREFIX).rpartition(":")
+    return host.strip("[]"), int(tcp_port)

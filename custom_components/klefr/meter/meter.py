@@ -1,4 +1,4 @@
-"""What a meter can do, whatever it speaks."""
+"""What a meter can do, over any protocol."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -20,22 +20,22 @@ class Meter(ABC):
     """A meter that has been found and identified.
 
     All methods raise LinkError and CommunicationError when the meter cannot be reached,
-    RefusedError when it refuses, and WrongMeterError, before anything is handed out or
-    written, when another meter answers in its place.
+    RefusedError when it refuses a request, and WrongMeterError when a different meter answers.
+    Nothing is then returned from that meter or written to it.
     """
 
     identity: Identity
     quantities: frozenset[Quantity]
     """What it measures."""
     settings: Mapping[Setting, Collection[SettingValue]]
-    """What it can be set to, with the values that may be written."""
+    """The settings that can be written, with the values that they can be set to."""
     counters: frozenset[Counter]
-    """What can be reset."""
+    """The counters that can be reset."""
     registers: Sequence[range]
-    """The blocks of addresses that can be read; only Modbus has any."""
+    """The addresses of the register map, in blocks. Empty over M-Bus."""
     tells_settings: bool
-    """Whether it can be asked what it is set to. Otherwise all that is known is what was
-    written last."""
+    """Whether the meter reports its settings. If not, all that is known of a setting is the value
+    that was last written."""
 
     @property
     @abstractmethod
@@ -48,7 +48,7 @@ class Meter(ABC):
     @property
     @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
-        """What a bug report should tell about the communication."""
+        """What a bug report needs to say about the communication, in values that JSON has."""
 
     @abstractmethod
     async def read(self, quantities: Collection[Quantity]) -> Readings:
@@ -56,49 +56,53 @@ class Meter(ABC):
 
     @abstractmethod
     async def read_settings(self) -> Settings:
-        """Read all that the meter is set to."""
+        """Read all settings."""
 
     @abstractmethod
     async def write(self, setting: Setting, value: SettingValue) -> None:
-        """Set the meter and make sure that it took the value.
+        """Write a setting and check that the meter took the value.
 
-        Raises InvalidValueError before anything is sent, NotAcceptedError when the meter
-        holds another value afterwards, and NotAcknowledgedError when it does not say that
-        it took the value.
+        Raises InvalidValueError before anything is sent, NotAcceptedError when the meter holds a
+        different value afterwards, and NotAcknowledgedError when a meter that does not report its
+        settings does not acknowledge the value.
         """
 
     @abstractmethod
     async def lock_calculation_code(self, serial_number: str) -> None:
-        """Set calculation code 10, which can never be undone, and make sure of it.
+        """Write calculation code 10, which is irreversible, and check that the meter took it.
 
-        Raises InvalidValueError before anything is sent if the serial number, which confirms
-        that this is wanted, is not the meter's. Otherwise like `write`.
+        The serial number confirms that this is wanted. Raises InvalidValueError before anything
+        is sent if it is not the meter's, and what `write` raises.
         """
 
     @abstractmethod
     async def reset(self, counter: Counter) -> None:
-        """Let a counter start from zero and make sure that it did.
+        """Reset a counter to zero and check that the meter did.
 
-        Raises NotAcceptedError when it goes on counting from where it was, and
-        NotAcknowledgedError when it does not say that it reset the counter.
+        Raises NotAcceptedError when the counter goes on from its old value, and
+        NotAcknowledgedError when a meter that does not report its settings does not acknowledge.
         """
 
     @abstractmethod
     async def read_communication(self) -> Communication:
-        """Ask how the meter communicates, as far as it tells; else it is as it was reached."""
+        """Ask how the meter communicates.
+
+        What it does not report is returned as it was reached.
+        """
 
     @abstractmethod
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
-        """Set how the meter communicates, after which it may be reached otherwise.
+        """Change one setting of how the meter communicates.
 
-        Raises InvalidValueError before anything is sent. After CommunicationError and
-        NotAcknowledgedError it may have taken the value or not.
+        From then on it may have to be reached with another address or other line settings. Raises
+        InvalidValueError before anything is sent. After CommunicationError and
+        NotAcknowledgedError the meter may or may not have taken the value.
         """
 
     @abstractmethod
     async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
-        """Read what the meter sends, as it is sent and decoded, in values that JSON has.
+        """Read registers, or everything, and return it raw and decoded, in values that JSON has.
 
-        Without `registers` that is everything. Raises InvalidRangeError before anything is
-        sent if the meter does not have all of them.
+        Raises InvalidRangeError before anything is sent if the meter does not have all of the
+        registers.
         """

@@ -1,4 +1,4 @@
-"""What a meter measures, what it can be set to, and who it is."""
+"""What a meter measures, which settings it has, and how it identifies itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ class Model(StrEnum):
     """The models that have a bus (manual, section 5)."""
 
     KLEFR_6933_OR_6943 = "6933/6943"
-    """Over M-Bus the two say the same of themselves."""
+    """Over M-Bus these two models cannot be told apart."""
     KLEFR_6934 = "6934"
     KLEFR_6944 = "6944"
 
 
 class Quantity(StrEnum):
-    """What a meter measures, counts or reports of itself.
+    """What a meter measures, counts or reports about itself.
 
     Electrical quantities are in V, A, Hz, kW, kvar, kVA, kWh and kvarh. A name
-    without a phase or tariff stands for the sum or the whole meter.
+    without a phase or tariff stands for the sum, or for the whole meter.
     """
 
     VOLTAGE_L1 = "voltage_l1"
@@ -83,7 +83,7 @@ class Quantity(StrEnum):
     REVERSE_REACTIVE_ENERGY_L1 = "reverse_reactive_energy_l1"
     REVERSE_REACTIVE_ENERGY_L2 = "reverse_reactive_energy_l2"
     REVERSE_REACTIVE_ENERGY_L3 = "reverse_reactive_energy_l3"
-    DAY_COUNTER = "day_counter"
+    RESETTABLE_COUNTER = "resettable_counter"
     POWER_DOWN_COUNTER = "power_down_counter"
 
     CURRENT_DIRECTION_L1 = "current_direction_l1"
@@ -111,7 +111,7 @@ class Direction(StrEnum):
 
 
 class Quadrant(IntEnum):
-    """Where active and reactive power lie, counted as the meter does."""
+    """Quadrant of active and reactive power, numbered as the meter does."""
 
     I = 1  # noqa: E741
     II = 2
@@ -122,8 +122,7 @@ class Quadrant(IntEnum):
 type Value = bool | int | float | Direction | Quadrant
 
 type Readings = Mapping[Quantity, Value | None]
-"""What was read. None stands for a value that the meter does not know or that
-cannot be true."""
+"""What was read. None stands for a value that the meter does not have or that cannot be true."""
 
 
 class Tariff(IntEnum):
@@ -144,17 +143,17 @@ class CalculationCode(IntEnum):
     REVERSE_MINUS_FORWARD = 6
     FORWARD_MINUS_REVERSE = 9
     FORWARD_MINUS_REVERSE_NET = 10
-    """Forward and reverse are net over the phases. A meter set to this code
-    refuses every other one for ever."""
+    """Forward and reverse are net over the phases. Irreversible: a meter with this code refuses
+    every other one for ever."""
     FORWARD_MINUS_REVERSE_NET_PULSES = 11
     """Like 9; only the S0 outputs are net over the phases."""
 
 
 LOCKED_CODE = CalculationCode.FORWARD_MINUS_REVERSE_NET
-"""The code that a meter never leaves again."""
+"""The irreversible code: a meter that has it never takes another one."""
 
 WRITABLE_CODES = frozenset(CalculationCode) - {LOCKED_CODE}
-"""The codes that a meter can leave again."""
+"""All other codes."""
 
 S0_RATES = (10000.0, 2000.0, 1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
 """Rates of the S0 outputs in imp/kWh (manual, section 7.10)."""
@@ -164,7 +163,7 @@ LCD_CYCLE_TIMES = range(1, 31)
 
 
 class Setting(StrEnum):
-    """What a meter can be set to."""
+    """The settings of a meter."""
 
     TARIFF = "tariff"
     CALCULATION_CODE = "calculation_code"
@@ -179,7 +178,8 @@ class Setting(StrEnum):
 type SettingValue = Tariff | CalculationCode | BaudRate | Parity | float | int | str
 
 type Settings = Mapping[Setting, SettingValue | None]
-"""What a meter is set to. None stands for a value that is not in the manual."""
+"""The settings that a meter has. None stands for a value that the meter does not report, or
+that is not in the manual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Communication:
     """How a meter communicates (manual, sections 7.12 to 7.14)."""
 
     address: int
-    """1 to 247 on Modbus. The primary one on M-Bus, 0 to 250."""
+    """1 to 247 on Modbus. On M-Bus the primary address, 0 to 250."""
     secondary_address: str | None = None
     """8 digits; only on M-Bus."""
     baud_rate: BaudRate
@@ -195,15 +195,15 @@ class Communication:
 
 
 class Counter(StrEnum):
-    """What a meter can be told to count from zero again."""
+    """The counters of a meter that can be reset."""
 
-    DAY = "day"
+    RESETTABLE = "resettable"
     POWER_DOWN = "power_down"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who a meter is. None stands for what the bus does not tell."""
+    """How a meter identifies itself. None stands for what the protocol does not report."""
 
     serial_number: str
     model: Model

@@ -1,8 +1,8 @@
-"""Change how a meter communicates, and know where it is afterwards.
+"""Change how a meter communicates, and know how to reach it afterwards.
 
-A meter takes one change at a time, and with each it is somewhere else: at another address, or
-on a line that is set otherwise. Whether it took a change is told by where it answers from then
-on, not by whether it acknowledged: that may be lost, or may come from elsewhere already.
+A meter takes one change at a time, and after each it has another address or other line settings.
+Whether it took a change shows in how it answers from then on. Its acknowledgement proves nothing:
+it can get lost, or come with the new line settings already.
 """
 
 import asyncio
@@ -25,116 +25,127 @@ from .link import BaudRate, Parity
 from .model import Communication, Setting
 from .protocols import identify, is_answered
 
-# The addresses come first: they change nothing for others on the line.
+# The addresses come first: they change nothing for others on the bus.
 ORDER: Final = (Setting.ADDRESS, Setting.SECONDARY_ADDRESS, Setting.PARITY, Setting.BAUD_RATE)
 
-# A meter that was switched off for a moment is not lost.
+# A meter that does not answer may only have been switched off for a moment.
 ROUNDS: Final = 2
-PAUSE: Final = 3.0  # seconds
+PAUSE: Final = 3.0
+"""Seconds between two rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How to get at one meter, wherever it is."""
+class MeterAccess:
+    """How to reach one meter, however it communicates."""
 
     open_bus: Callable[[BaudRate, Parity], Bus]
-    """Gives the bus with these line settings. Raises LinkError if it cannot be set so."""
+    """Returns the bus with these line settings. Raises LinkError if it cannot have them."""
     serial_number: str
     by_secondary_address: bool
 
-    def address(self, place: Communication) -> int | str:
-        """Return the address that the meter is asked by."""
-        if self.by_secondary_address and place.secondary_address is not None:
-            return place.secondary_address
-        return place.address
+    def address(self, communication: Communication) -> int | str:
+        """Return the address to ask the meter at while it communicates like this."""
+        if self.by_secondary_address and communication.secondary_address is not None:
+            return communication.secondary_address
+        return communication.address
 
-    def name(self, place: Communication) -> str:
-        """Return the serial number that the meter gives: on M-Bus it goes with the address."""
-        return place.secondary_address or self.serial_number
+    def reported_number(self, communication: Communication) -> str:
+        """Return the serial number that the meter reports while it communicates like this.
+
+        On M-Bus that is its secondary address.
+        """
+        return communication.secondary_address or self.serial_number
 
 
-def places_between(now: Communication, wanted: Communication) -> list[Communication]:
-    """Return where a meter can be that was to change, the likeliest first."""
-    choices = ((getattr(wanted, setting), getattr(now, setting)) for setting in ORDER)
+def possible_communications(current: Communication, wanted: Communication) -> list[Communication]:
+    """Return how a meter may communicate whose change was begun, the likeliest first."""
+    choices = ((getattr(wanted, setting), getattr(current, setting)) for setting in ORDER)
     mixtures = (
         Communication(**dict(zip(ORDER, values, strict=True))) for values in product(*choices)
     )
-    return list(dict.fromkeys((wanted, now, *mixtures)))
+    return list(dict.fromkeys((wanted, current, *mixtures)))
 
 
-async def check_free(way: Way, now: Communication, wanted: Communication) -> None:
-    """Make sure that nobody else is where the meter will be, also on its way there.
+async def check_free(access: MeterAccess, current: Communication, wanted: Communication) -> None:
+    """Make sure that no other device has an address that the meter gets, also in between.
 
-    Raises AddressTakenError, and LinkError if the line cannot be set like that.
+    Raises AddressTakenError, and LinkError if the bus cannot have the line settings.
     """
-    for _, place in _stops(now, wanted):
-        addresses = {place.address, place.secondary_address} - {now.address, now.secondary_address}
-        if (place.baud_rate, place.parity) != (now.baud_rate, now.parity):
-            addresses.add(way.address(place))
-        # Some adapters ignore parity: through them it is the meter itself that answers.
-        maybe_itself = place == replace(now, parity=place.parity)
-        async with way.open_bus(place.baud_rate, place.parity) as bus:
-            for address in addresses - {None}:
+    for _, moved in _moves(current, wanted):
+        addresses = {moved.address, moved.secondary_address}
+        addresses -= {current.address, current.secondary_address, None}
+        if (moved.baud_rate, moved.parity) != (current.baud_rate, current.parity):
+            addresses.add(access.address(moved))
+        # Some adapters ignore parity. Through them the meter itself answers.
+        maybe_itself = moved == replace(current, parity=moved.parity)
+        async with access.open_bus(moved.baud_rate, moved.parity) as bus:
+            for address in addresses:
                 assert address is not None
                 if await is_answered(bus, address) and not (
-                    maybe_itself and await _look(way, place)
+                    maybe_itself and await _ask(access, moved)
                 ):
                     raise AddressTakenError(address)
 
 
-async def move(way: Way, now: Communication, wanted: Communication) -> None:
+async def move(access: MeterAccess, current: Communication, wanted: Communication) -> None:
     """Change how a meter communicates, one setting after the other.
 
-    Raises NotMovedError if the meter is somewhere else in the end than where it should be, and
-    MeterLostError if it is not found any more.
+    Raises NotMovedError if the meter communicates differently in the end, and MeterLostError if
+    it does not answer any more.
     """
-    place = now
-    for setting, stop in _stops(now, wanted):
+    reached = current
+    for setting, moved in _moves(current, wanted):
         failure: KlefrError | None = None
         try:
-            async with way.open_bus(place.baud_rate, place.parity) as bus:
-                meter = await identify(bus, way.address(place))
-                if meter.identity.serial_number != way.name(place):
-                    raise WrongMeterError(
-                        expected=way.name(place), found=meter.identity.serial_number
-                    )
-                await meter.write_communication(setting, getattr(stop, setting))
+            async with access.open_bus(reached.baud_rate, reached.parity) as bus:
+                meter = await identify(bus, access.address(reached))
+                expected, found = access.reported_number(reached), meter.identity.serial_number
+                if found != expected:
+                    raise WrongMeterError(expected=expected, found=found)
+                await meter.write_communication(setting, getattr(moved, setting))
         except KlefrError as err:
             failure = err
-        found = await find(way, (stop, place, *places_between(now, wanted)))
-        if found != stop:
-            raise NotMovedError(wanted=wanted, found=found) from failure
-        place = stop
+        found_at = await find(access, (moved, reached, *possible_communications(current, wanted)))
+        if found_at != moved:
+            raise NotMovedError(wanted=wanted, found=found_at) from failure
+        reached = moved
 
 
-async def find(way: Way, places: Iterable[Communication], *, rounds: int = ROUNDS) -> Communication:
-    """Return where the meter is. Raises MeterLostError if it answers at none of the places."""
-    places = dict.fromkeys(places)
+async def find(
+    access: MeterAccess, candidates: Iterable[Communication], *, rounds: int = ROUNDS
+) -> Communication:
+    """Return which of the candidates a meter communicates like.
+
+    Raises MeterLostError if it answers at none of them.
+    """
+    candidates = dict.fromkeys(candidates)
     untried: list[Communication] = []
     for number in range(rounds):
         await asyncio.sleep(PAUSE if number else 0)
         untried.clear()
-        for place in places:
+        for candidate in candidates:
             try:
-                told = await _look(way, place)
+                reported = await _ask(access, candidate)
             except LinkError:
-                untried.append(place)
+                untried.append(candidate)
                 continue
-            if told is not None:
-                # What else it tells it may do only later, so that has to be tried.
+            if reported is not None:
+                # A meter may report a setting before it uses it, so try what it reports.
                 with suppress(LinkError):
-                    if told != place and await _look(way, told) is not None:
-                        return told
-                return place
-    raise MeterLostError(tried=[place for place in places if place not in untried], untried=untried)
+                    if reported != candidate and await _ask(access, reported) is not None:
+                        return reported
+                return candidate
+    raise MeterLostError(
+        tried=[each for each in candidates if each not in untried], untried=untried
+    )
 
 
-async def _look(way: Way, place: Communication) -> Communication | None:
-    """Return what the meter tells at a place, None if it does not answer there."""
+async def _ask(access: MeterAccess, communication: Communication) -> Communication | None:
+    """Return how the meter says that it communicates, or None if it does not answer like this."""
     try:
-        async with way.open_bus(place.baud_rate, place.parity) as bus:
-            meter = await identify(bus, way.address(place))
-            if meter.identity.serial_number == way.name(place):
+        async with access.open_bus(communication.baud_rate, communication.parity) as bus:
+            meter = await identify(bus, access.address(communication))
+            if meter.identity.serial_number == access.reported_number(communication):
                 return await meter.read_communication()
     except LinkError:
         raise
@@ -143,11 +154,13 @@ async def _look(way: Way, place: Communication) -> Communication | None:
     return None
 
 
-def _stops(now: Communication, wanted: Communication) -> Iterator[tuple[Setting, Communication]]:
-    """Give each setting that changes, and where the meter is when it has."""
-    place = now
+def _moves(
+    current: Communication, wanted: Communication
+) -> Iterator[tuple[Setting, Communication]]:
+    """Yield each setting that changes, and how the meter communicates with it changed."""
+    moved = current
     for setting in ORDER:
-        if (value := getattr(wanted, setting)) != getattr(place, setting):
+        if (value := getattr(wanted, setting)) != getattr(moved, setting):
             # A setting has the name of its field.
-            place = replace(place, **{setting: value})
-            yield setting, place
+            moved = replace(moved, **{setting: value})
+            yield setting, moved

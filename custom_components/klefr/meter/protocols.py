@@ -1,4 +1,4 @@
-"""What is spoken on a bus: the kinds of bus and of meter that go together."""
+"""Which kind of bus and of meter belongs to which protocol."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,9 +17,10 @@ BUSES: Final[Mapping[Protocol, type[Bus]]] = {
 async def identify(
     bus: Bus, address: int | str, *, memory: Mapping[str, Any] | None = None
 ) -> Meter:
-    """Ask which meter answers at an address: a number, or the 8 digits of a secondary address.
+    """Return the meter that answers at an address: a number, or a secondary address of 8 digits.
 
-    `memory` is what `Meter.memory` gave before, if this may be the same meter. Raises NotAKlefrMeterError if it is something else, and what `Meter` raises.
+    `memory` is what `Meter.memory` gave before, if it may be the same meter. Raises
+    NotAKlefrMeterError if something else answers, and what `Meter` raises.
     """
     if isinstance(bus, MBusBus):
         return await MBusMeter.identify(bus, address)
@@ -29,7 +30,7 @@ async def identify(
 
 
 async def is_answered(bus: Bus, address: int | str) -> bool:
-    """Tell whether anybody answers at an address, or several at once. Raises LinkError."""
+    """Return whether one or more devices answer at an address. Raises LinkError."""
     if isinstance(bus, MBusBus):
         return await MBusMeter.is_answered(bus, address, attempts=ATTEMPTS)
     assert isinstance(bus, ModbusLine)

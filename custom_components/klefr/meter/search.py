@@ -1,7 +1,7 @@
-"""Find the meters on a bus, however they are addressed.
+"""Find all meters on a bus, by all kinds of address.
 
-A search is a stream of steps. It takes its turns on the line like everybody else, and ends,
-with the line at rest, when nobody takes the next step.
+A search is a generator of steps. Between two steps others can use the bus. A search that is closed
+sends nothing more.
 """
 
 from collections.abc import AsyncGenerator
@@ -20,17 +20,17 @@ FACTORY_ADDRESS: Final = 0
 DIGITS: Final = "0123456789"
 WILDCARD: Final = "F"
 
-# How often to look at what seems to be several meters. Once it may be noise.
-LOOKS: Final = 2
+# An answer of several meters at once is garbled. So is one that noise disturbs, but rarely twice.
+ATTEMPTS: Final = 2
 
-# So many that have the same secondary address are no meters: it is the line itself that is
-# heard, and it would be heard at each of a hundred million addresses.
-MOST_TWINS: Final = 10
+# If so many secondary addresses seem to have several meters, the bus itself is disturbed: the
+# search would go on through all hundred million addresses.
+MAXIMUM_DUPLICATES: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A meter, and the best address to reach it at."""
+    """A meter, and the address to reach it at."""
 
     address: int | str
     identity: Identity
@@ -38,18 +38,18 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One address, or one group of secondary addresses, has been tried."""
+    """The result for one address, or for one group of secondary addresses."""
 
     address: int | str
     share: float
-    """How much of the search is done, from 0 to 1."""
+    """The part of the search that is done, from 0 to 1."""
     found: Found | None = None
     several: bool = False
-    """Whether more than one meter answered where only one should."""
+    """Whether several meters answered at this one address."""
 
 
 def search(bus: Bus) -> AsyncGenerator[Step]:
-    """Try all addresses of a bus, those where nobody answers only once. Raises LinkError."""
+    """Try all addresses of a bus, once each if no meter answers. Raises LinkError."""
     if isinstance(bus, MBusBus):
         return _search_mbus(bus)
     assert isinstance(bus, ModbusLine)
@@ -73,31 +73,31 @@ async def _search_modbus(bus: ModbusLine) -> AsyncGenerator[Step]:
 
 async def _search_mbus(bus: MBusBus) -> AsyncGenerator[Step]:
     seen: set[str] = set()
-    unaddressed: Found | None = None
+    at_factory_address: Found | None = None
     for done, address in enumerate(PRIMARY_ADDRESSES, start=1):
         identity, several = await _ask(bus, address)
         found = None if identity is None else Found(address=address, identity=identity)
         if address == FACTORY_ADDRESS:
-            # Any other new meter has that too, so its secondary address serves it better.
-            unaddressed, found = found, None
+            # The next new meter has this address too, so the secondary address is better.
+            at_factory_address, found = found, None
         if found:
             seen.add(found.identity.serial_number)
         share = done / len(PRIMARY_ADDRESSES) / 2
         yield Step(address=address, share=share, found=found, several=several)
 
-    twins = 0
+    duplicates = 0
     groups = [digit + WILDCARD * 7 for digit in reversed(DIGITS)]
     while groups:
         group = groups.pop()
         prefix = group.rstrip(WILDCARD)
         identity, several = await _ask(bus, SecondaryAddress(identification=group))
         if several and prefix == group:
-            # One of them may be of another maker.
+            # All but one of them may be of other manufacturers.
             identity, several = await _ask(
                 bus, SecondaryAddress(identification=group, manufacturer=MANUFACTURERS[0])
             )
-            twins += several
-            if twins == MOST_TWINS:
+            duplicates += several
+            if duplicates == MAXIMUM_DUPLICATES:
                 groups.clear()
         elif several:
             several = False
@@ -110,13 +110,14 @@ async def _search_mbus(bus: MBusBus) -> AsyncGenerator[Step]:
         share = 0.5 + (int(following) / 10 ** len(following) if following else 1) / 2
         yield Step(address=group, share=share, found=found, several=several)
 
-    if unaddressed and unaddressed.identity.serial_number not in seen:
-        yield Step(address=unaddressed.address, share=1.0, found=unaddressed)
+    if at_factory_address and at_factory_address.identity.serial_number not in seen:
+        # It cannot be selected by its secondary address.
+        yield Step(address=FACTORY_ADDRESS, share=1.0, found=at_factory_address)
 
 
 async def _ask(bus: MBusBus, target: Target) -> tuple[Identity | None, bool]:
-    """Return which KLEFR meter answers, and whether several do."""
-    for _ in range(LOOKS):
+    """Return the KLEFR meter that answers, if one does, and whether several meters do."""
+    for _ in range(ATTEMPTS):
         try:
             header = await bus.find(target)
             return (identity_of(header) if header else None), False

@@ -86,7 +86,7 @@ COMMANDS: Final[Mapping[Setting, Callable[[Any], Command]]] = {
     Setting.BAUD_RATE: lambda rate: Command(information=BAUD_RATES[rate]),
 }
 RESETS: Final[Mapping[Counter, Command]] = {
-    Counter.DAY: Command(data=b"\x0c\x04" + bcd(0, 8)),
+    Counter.RESETTABLE: Command(data=b"\x0c\x04" + bcd(0, 8)),
     Counter.POWER_DOWN: Command(data=b"\x0a\xfd\x60" + bcd(0, 4)),
 }
 

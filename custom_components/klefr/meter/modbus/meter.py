@@ -96,7 +96,7 @@ COMMUNICATION: Final[Mapping[Setting, Collection[SettingValue]]] = {
     Setting.PARITY: Parity,
 }
 COUNTERS: Final[Mapping[Counter, Quantity]] = {
-    Counter.DAY: Quantity.DAY_COUNTER,
+    Counter.RESETTABLE: Quantity.RESETTABLE_COUNTER,
     Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
 }
 

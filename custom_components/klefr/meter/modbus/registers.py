@@ -228,7 +228,7 @@ POWER_FACTOR = _measure(decimals=2, lowest=-1, highest=1)
 # The display has eight digits.
 ENERGY = _measure(decimals=2, lowest=0, highest=99_999_999)
 BALANCE = _measure(decimals=2, lowest=-99_999_999, highest=99_999_999)
-DAY_COUNTER = _measure(decimals=2, lowest=0, highest=99_999_999, encode=_as_float)
+RESETTABLE_COUNTER = _measure(decimals=2, lowest=0, highest=99_999_999, encode=_as_float)
 
 METER_REGISTERS = (
     Register(address=0x4000, key=Identifier.SERIAL_NUMBER, form=TWO_WORD_DIGITS),
@@ -346,8 +346,8 @@ ENERGY_REGISTERS = (
     Register(address=0x6048, key=Setting.TARIFF, form=TARIFF, write=WriteFunction.SINGLE),
     Register(
         address=0x6049,
-        key=Quantity.DAY_COUNTER,
-        form=DAY_COUNTER,
+        key=Quantity.RESETTABLE_COUNTER,
+        form=RESETTABLE_COUNTER,
         write=WriteFunction.MULTIPLE,
     ),
 )

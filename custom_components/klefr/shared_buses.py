@@ -1,7 +1,7 @@
 """Hand out the buses that config entries and config flows share.
 
-A port can be opened once only, so all who want something on it hold the same bus. One that
-Home Assistant has opened for another integration is used as it is.
+A port can be opened only once, so all that need it hold the same bus. If Home Assistant has
+opened the port for another integration, the bus uses that connection.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,51 +17,31 @@ from homeassistant.util.hass_dict import HassKey
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
 
-GATEWAY_PREFIX: Final = "socket://"
+DATA_BUSES: Final[HassKey[dict[str, Bus]]] = HassKey(f"{DOMAIN}_buses")
 
-DATA_BUSES: HassKey[dict[str, Bus]] = HassKey(f"{DOMAIN}_buses")
-
-# What the modbus integration itself calls DATA_MODBUS_CONNECTIONS. Importing it from there
-# would load that integration for all who do not use it, and Home Assistant before 2026.9
-# does not have it.
-DATA_MODBUS_CONNECTIONS: HassKey[dict[tuple[Any, ...], Any]] = HassKey("modbus_connections")
-
-
-def gateway_port(host: str, tcp_port: int) -> str:
-    """Return the port that stands for a gateway."""
-    host = host.strip()
-    return f"{GATEWAY_PREFIX}{f'[{host}]' if ':' in host else host}:{tcp_port}"
-
-
-def is_gateway(port: str) -> bool:
-    """Tell whether a port stands for a gateway."""
-    return port.startswith(GATEWAY_PREFIX)
-
-
-def split_gateway_port(port: str) -> tuple[str, int]:
-    """Return the host and the TCP port of a gateway."""
-    host, _, tcp_port = port.removeprefix(GATEWAY_PREFIX).rpartition(":")
-    return host.strip("[]"), int(tcp_port)
+# The modbus integration has this key under the same name. Importing it would load that
+# integration, and Home Assistant before 2026.9 does not have it.
+DATA_MODBUS_CONNECTIONS: Final[HassKey[dict[tuple[Any, ...], Any]]] = HassKey("modbus_connections")
 
 
 async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
-    """Return the name by which others hold the same serial port, if any do."""
+    """Return the name under which a serial port is open already, or else the name given."""
 
-    def same_port() -> str:
+    def find_same_device() -> str:
         device = os.path.realpath(port)
-        return next((each for each in held if os.path.realpath(each) == device), port)
+        return next((each for each in open_ports if os.path.realpath(each) == device), port)
 
-    held = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
-    held += [
+    open_ports = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
+    open_ports += [
         where[1] for where in hass.data.get(DATA_MODBUS_CONNECTIONS, {}) if where[0] == "serial"
     ]
-    return await hass.async_add_executor_job(same_port)
+    return await hass.async_add_executor_job(find_same_device)
 
 
 async def async_entries_on_port(hass: HomeAssistant, entry: ConfigEntry) -> list[ConfigEntry]:
-    """Return the other meters that are set up to be reached through an entry's port."""
+    """Return the entries of all other meters on an entry's port."""
 
-    def same_port() -> list[ConfigEntry]:
+    def find_same_device() -> list[ConfigEntry]:
         device = os.path.realpath(entry.data[CONF_PORT])
         return [each for each in others if os.path.realpath(each.data[CONF_PORT]) == device]
 
@@ -70,12 +50,12 @@ async def async_entries_on_port(hass: HomeAssistant, entry: ConfigEntry) -> list
         for each in hass.config_entries.async_entries(DOMAIN, include_ignore=False)
         if each.entry_id != entry.entry_id
     ]
-    return await hass.async_add_executor_job(same_port)
+    return await hass.async_add_executor_job(find_same_device)
 
 
 @callback
 def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
-    """Name the other integrations that are set up to use a port."""
+    """Return the names of the entries of other integrations that are set up to use a port."""
     return [
         f"{entry.title} ({entry.domain})"
         for entry in hass.config_entries.async_entries()
@@ -84,6 +64,7 @@ def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
 
 
 def _strings(data: object) -> Iterator[str]:
+    """Yield all strings in nested data."""
     if isinstance(data, str):
         yield data
     elif isinstance(data, Mapping):
@@ -94,42 +75,37 @@ def _strings(data: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def link_from(data: Mapping[str, Any]) -> SerialLink:
-    """Read the link from the data of a config entry."""
+def link_from(entry_data: Mapping[str, Any]) -> SerialLink:
+    """Return the link that an entry stores."""
     return SerialLink(
-        port=data[CONF_PORT],
-        baud_rate=BaudRate(data[CONF_BAUD_RATE]),
-        parity=Parity(data[CONF_PARITY]),
+        port=entry_data[CONF_PORT],
+        baud_rate=BaudRate(entry_data[CONF_BAUD_RATE]),
+        parity=Parity(entry_data[CONF_PARITY]),
     )
 
 
 @callback
-def async_held_bus(hass: HomeAssistant, port: str) -> Bus | None:
-    """Return the bus that others hold on a port."""
-    return _held_bus(hass, SerialLink(port=port))
-
-
-def _held_bus(hass: HomeAssistant, link: SerialLink) -> Bus | None:
+def async_held_bus(hass: HomeAssistant, link: SerialLink) -> Bus | None:
+    """Return the bus that is held on a link's port, with whatever protocol and line settings."""
     bus = hass.data.get(DATA_BUSES, {}).get(link.port)
     if bus is not None and bus.held:
         return bus
     if not hass.data.get(DATA_MODBUS_CONNECTIONS):
         return None
-    # Whoever holds these connections has loaded all that this needs.
+    # The integration that uses these connections has loaded all that this import needs.
     from .shared_modbus import async_shared_bus  # noqa: PLC0415
 
     return async_shared_bus(hass, link)
 
 
 @callback
-def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> Bus:
-    """Return the bus of a link, to be held while it is used.
+def async_get_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> Bus:
+    """Return the bus of a link. Hold it while you use it.
 
-    Raises LineSettingsError if others hold the port with another protocol or other line
-    settings.
+    Raises LineSettingsError if the port is held with another protocol or other line settings.
     """
     buses = hass.data.setdefault(DATA_BUSES, {})
-    bus = _held_bus(hass, link)
+    bus = async_held_bus(hass, link)
     if bus is None:
         bus = buses.get(link.port)
         if bus is None or (type(bus), bus.link) != (BUSES[protocol], link):
@@ -144,14 +120,13 @@ def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) ->
 
 
 async def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> Bus:
-    """Return the entry's bus, held until the entry unloads.
+    """Return an entry's bus, held until the entry unloads.
 
-    Raises LineSettingsError if others hold the port with another protocol or other line
-    settings.
+    Raises LineSettingsError if the port is held with another protocol or other line settings.
     """
     link = link_from(entry.data)
     link = replace(link, port=await async_canonical_port(hass, link.port))
-    bus = async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link)
+    bus = async_get_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link)
     bus.hold()
     entry.async_on_unload(bus.release)
     return bus

@@ -1,0 +1,83 @@
+"""Words for the user: what meters are called, and errors of the meter library, translated."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from homeassistant.const import CONF_ADDRESS, CONF_PORT
+from homeassistant.core import HomeAssistant, callback
+
+from .const import DOMAIN, MANUFACTURER
+from .meter import (
+    AddressTakenError,
+    Communication,
+    Identity,
+    KlefrError,
+    MeterLostError,
+    NotMovedError,
+    PortInUseError,
+)
+from .shared_buses import async_port_users
+
+NOTHING = "–"
+
+
+class Translation(TypedDict):
+    """What a Home Assistant error needs to say its message in the user's language."""
+
+    translation_domain: str
+    translation_key: str
+    translation_placeholders: dict[str, str]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a message lists them."""
+    return ", ".join(names) or NOTHING
+
+
+def meter_name(identity: Identity) -> str:
+    """Return a name that tells a meter from others of its model."""
+    return f"{MANUFACTURER} {identity.model} {identity.serial_number}"
+
+
+def communication_name(communication: Communication) -> str:
+    """Return how a meter communicates, such as "17 / 30000040 (9600 Bd, 8E1)"."""
+    addresses = [str(communication.address), *filter(None, [communication.secondary_address])]
+    parity = communication.parity[0].upper()
+    return f"{' / '.join(addresses)} ({communication.baud_rate} Bd, 8{parity}1)"
+
+
+@callback
+def async_translation(
+    hass: HomeAssistant, entry_data: Mapping[str, Any], error: KlefrError
+) -> Translation:
+    """Return the message that says what went wrong with a meter.
+
+    `entry_data` is the data of the meter's entry, or as much of it as is known.
+    """
+    port = str(entry_data.get(CONF_PORT, ""))
+    placeholders = {
+        "port": port,
+        "address": str(entry_data.get(CONF_ADDRESS, "")),
+        "error": str(error),
+    }
+    users: list[str] = []
+    match error:
+        case PortInUseError():
+            users = async_port_users(hass, port)
+        case AddressTakenError():
+            placeholders["address"] = str(error.address)
+            users = [error.holder] if error.holder else []
+        case NotMovedError():
+            placeholders["error"] = str(error.__cause__ or NOTHING)
+            placeholders["wanted"] = communication_name(error.wanted)
+            placeholders["found"] = communication_name(error.found)
+        case MeterLostError():
+            placeholders["tried"] = listed(map(communication_name, error.tried))
+            placeholders["untried"] = listed(map(communication_name, error.untried))
+    if users:
+        placeholders["error"] = listed(users)
+    return Translation(
+        translation_domain=DOMAIN,
+        translation_key=f"{error.key}_by" if users else error.key,
+        translation_placeholders=placeholders,
+    )
