@@ -15,7 +15,7 @@ type Values = Mapping[Quantity, float | None]
 type Damage = Callable[[Values], Values]
 
 DIRECT = Limits(at_once=60, confirmed=60)
-COUNTER = Quantity.DAY_COUNTER
+COUNTER = Quantity.RESETTABLE_COUNTER
 FORWARD = Quantity.FORWARD_ACTIVE_ENERGY
 REVERSE = Quantity.REVERSE_ACTIVE_ENERGY
 TOTAL = Quantity.TOTAL_ACTIVE_ENERGY

@@ -16,7 +16,7 @@ from custom_components.klefr.meter.relations import (
 )
 from tests.data import manual_rows, real_meter_words
 
-COUNTER = Quantity.DAY_COUNTER
+COUNTER = Quantity.RESETTABLE_COUNTER
 FORWARD = Quantity.FORWARD_ACTIVE_ENERGY
 REVERSE = Quantity.REVERSE_ACTIVE_ENERGY
 TOTAL = Quantity.TOTAL_ACTIVE_ENERGY

@@ -22,7 +22,7 @@ EXACT_FLOATS: Final = 2**17
 """Up to here, in kWh or kvarh, a 32-bit float tells one step from the next."""
 
 FORWARD: Final = Quantity.FORWARD_ACTIVE_ENERGY
-COUNTER: Final = Quantity.DAY_COUNTER
+COUNTER: Final = Quantity.RESETTABLE_COUNTER
 KINDS: Final = ("active_energy", "reactive_energy")
 DIRECTIONS: Final = ("total", "forward", "reverse")
 TARIFFS: Final = ("_t1", "_t2")
