@@ -115,6 +115,20 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
     return (*sums, *totals)
 
 
+def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
+    """Return these quantities, and what each energy among them can be checked with."""
+    wanted = frozenset(quantities)
+    found = set(wanted)
+    for direction, kind, columns in product(DIRECTIONS, KINDS, (TARIFFS, PHASES)):
+        [whole] = _energies((direction,), (kind,), ("",))
+        parts = _energies((direction,), (kind,), columns)
+        if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
+            found |= {whole, *parts}
+    if COUNTER in wanted:
+        found |= {FORWARD, *_energies(("forward",), ("active_energy",), TARIFFS)}
+    return frozenset(found)
+
+
 COUNTER_KEY: Final = f"{COUNTER}:forward"
 
 

@@ -1,5 +1,6 @@
 """A meter that speaks Modbus: the 6934 and the 6944."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -29,12 +30,13 @@ from ..model import (
     Model,
     Quadrant,
     Quantity,
-    Readings,
+    Reading,
     Setting,
     Settings,
     SettingValue,
     Tariff,
 )
+from ..relations import GUARDED
 from .bus import ModbusLine
 from .plan import Block, plan
 from .registers import (
@@ -63,12 +65,18 @@ MEMORY_CUTS: Final = "cuts"
 # A transformer meter measures up to 6 A of its secondary current.
 TRANSFORMER_METER_CURRENT: Final = 6
 
+type Key = Quantity | Setting | Identifier
+
 BLOCKS: Final = tuple(
     range(block[0].addresses.start, block[-1].addresses.stop)
     for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
 )
+ENERGY_BLOCK: Final = BLOCKS[-1]
 QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What energies are checked with.
+CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
 
 # Where the values begin: the only places where a read can be cut.
 VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
@@ -99,8 +107,6 @@ COUNTERS: Final[Mapping[Counter, Quantity]] = {
     Counter.RESETTABLE: Quantity.RESETTABLE_COUNTER,
     Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
 }
-
-type Key = Quantity | Setting | Identifier
 
 
 class ModbusMeter(Meter):
@@ -168,9 +174,18 @@ class ModbusMeter(Meter):
         }
 
     @override
-    async def read(self, quantities: Collection[Quantity]) -> Readings:
-        values = await self._read_own_values(quantities)
-        return {quantity: values[quantity] for quantity in quantities}
+    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+        wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
+        cuts = self._cuts
+        began = asyncio.get_running_loop().time()
+        values = await self._read_own_values(wanted | _readable_along(wanted, cuts))
+        pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
+        at_once = len(pieces) <= 1 and self._cuts == cuts
+        return Reading(
+            values={key: value for key, value in values.items() if isinstance(key, Quantity)},
+            calculation_code=values.get(Setting.CALCULATION_CODE),
+            spread=0.0 if at_once else asyncio.get_running_loop().time() - began,
+        )
 
     @override
     async def read_settings(self) -> Settings:
@@ -342,6 +357,15 @@ class ModbusMeter(Meter):
 def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
     """Plan what every poll reads again."""
     return plan((REGISTERS[key] for key in keys), cuts)
+
+
+@lru_cache
+def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key]:
+    """Return what the guard can check with, and reading these keys reads anyway."""
+    addresses = {
+        address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
+    }
+    return frozenset(key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses))
 
 
 def _identity(values: Mapping[Key, Any]) -> Identity:
