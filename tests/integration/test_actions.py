@@ -175,7 +175,7 @@ async def test_settings_are_written_to_several_meters_and_shown_at_once(
     other_meter: VirtualMeter,
     mbus_meter: VirtualMeter,
 ) -> None:
-    written = {"tariff": "t2", "calculation_code": "forward_plus_reverse", "s0_rate": "0-1"}
+    written = {"tariff": "t2", "calculation_code": "forward_plus_reverse", "s0_rate": "0.1"}
     report = await act(
         hass, "write_settings", written, devices(hass, SERIAL_NUMBER, OTHER, ON_MBUS)
     )
@@ -199,9 +199,9 @@ async def test_values_are_taken_as_yaml_and_templates_give_them(
         ("s0_rate: '100'", "100", 100),
         ("s0_rate: 1000.0", "1000", 1000),
         ("s0_rate: '100.0'", "100", 100),
-        ("s0_rate: 0.1", "0-1", 0.1),
-        ("s0_rate: '0.01'", "0-01", 0.01),
-        ("s0_rate: 0-1", "0-1", 0.1),
+        ("s0_rate: 0.1", "0.1", 0.1),
+        ("s0_rate: '0.01'", "0.01", 0.01),
+        ("s0_rate: 0.10", "0.1", 0.1),
         ("lcd_cycle_time: 25", 25, 25),
         ("lcd_cycle_time: '20'", 20, 20),
         ("lcd_cycle_time: 30.0", 30, 30),
@@ -231,7 +231,7 @@ async def test_a_value_out_of_range_names_meter_and_field_and_nothing_is_sent(
         ),
         (
             "s0_rate",
-            "10000, 2000, 1000, 100, 10, 1, 0-1, 0-01",
+            "10000, 2000, 1000, 100, 10, 1, 0.1, 0.01",
             (50, True, "1e3", "1_0", 1000.00001, math.nan),
         ),
         (
