@@ -33,7 +33,8 @@ from custom_components.klefr.meter import (
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
-from custom_components.klefr.services import FIELDS, Action, Problem
+from custom_components.klefr.service_errors import Problem
+from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
@@ -69,7 +70,17 @@ BLAMING = {"port_in_use_by", "address_taken_by"}
 # What a message may say of the failure, and of a call to an action.
 FAILURE_PLACEHOLDERS = {"port", "address", "error"}
 PLACES = {"not_moved": {"wanted", "found"}, "meter_lost": {"tried", "untried"}}
-PROBLEM_PLACEHOLDERS = {"target", "meter", "field", "value", "allowed", "error", "done", "failed"}
+PROBLEM_PLACEHOLDERS = {
+    "target",
+    "meter",
+    "meters",
+    "field",
+    "value",
+    "allowed",
+    "error",
+    "done",
+    "failed",
+}
 
 
 def texts(strings: Any) -> Iterator[str]:
@@ -169,8 +180,16 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
 
 
+def test_the_irreversible_action_is_listed_last() -> None:
+    # Home Assistant sorts actions by key in one place and by name in another.
+    names = [STRINGS["services"][action]["name"] for action in Action]
+    assert sorted(Action) == list(Action)
+    assert sorted(names) == names
+    assert "irreversible" in names[-1]
+
+
 def test_actions_offer_what_the_entities_offer() -> None:
-    fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
+    fields = SERVICES[Action.CHANGE_SETTINGS]["fields"]
     for select in SELECTS:
         selector = fields[select.key]["selector"]["select"]
         options = [
@@ -191,12 +210,12 @@ def test_actions_offer_what_the_entities_offer() -> None:
 
 
 def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
-    strings = STRINGS["services"][Action.LOCK_CALCULATION_CODE_10]
+    strings = STRINGS["services"][Action.SET_CALCULATION_CODE_10]
     places = [
         strings["name"],
         strings["description"],
         *(field["description"] for field in strings["fields"].values()),
-        *(text for text in texts(STRINGS) if "lock_calculation_code_10" in text),
+        *(text for text in texts(STRINGS) if strings["name"].split(" (")[0] in text),
         *(text for text in texts(STRINGS) if re.search("code 10 is", text, re.IGNORECASE)),
     ]
     for place in places:
