@@ -21,9 +21,10 @@ ATTR_COUNT: Final = "count"
 ATTR_COUNTER: Final = "counter"
 ATTR_SERIAL_NUMBER: Final = "serial_number"
 
-# In ASCII digits. `str.isdecimal` and \d accept those of all scripts.
-HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+")
-NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+# In digits that YAML has too: `str.isdecimal` and \d accept those of all scripts. A number with
+# more digits than any that is right would be rounded to one that is.
+HEX: Final = re.compile(r"0[xX][0-9a-fA-F]{1,4}")
+NUMBER: Final = re.compile(r"[0-9]{1,5}(\.[0-9]{1,5})?")
 
 SELECT_BY_SETTING: Final = {Setting(description.key): description for description in SELECTS}
 NUMBER_BY_SETTING: Final = {Setting(description.key): description for description in NUMBERS}
