@@ -1,5 +1,6 @@
 """Home Assistant's own API, the one its user interface uses."""
 
+from asyncio import Lock
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -22,6 +23,7 @@ class Client:
         self._socket = socket
         self._headers = {"Authorization": f"Bearer {token}"}
         self._commands = 0
+        self._turn = Lock()
 
     async def get(self, path: str) -> Any:
         """Ask one of the addresses below /api."""
@@ -33,12 +35,13 @@ class Client:
 
     async def command(self, command: str, **fields: Any) -> Any:
         """Send a websocket command and wait for its result: one at a time."""
-        self._commands += 1
-        await self._socket.send_json({"id": self._commands, "type": command, **fields})
-        try:
-            answer = await self._socket.receive_json(timeout=TIMEOUT)
-        except WSMessageTypeError:
-            raise DemoError(f"Home Assistant hung up on {command}.") from None
+        async with self._turn:
+            self._commands += 1
+            await self._socket.send_json({"id": self._commands, "type": command, **fields})
+            try:
+                answer = await self._socket.receive_json(timeout=TIMEOUT)
+            except WSMessageTypeError:
+                raise DemoError(f"Home Assistant hung up on {command}.") from None
         if not answer["success"]:
             raise DemoError(f"Home Assistant refused {command}: {answer['error']['message']}")
         return answer["result"]

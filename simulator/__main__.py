@@ -17,7 +17,7 @@ from .line import Line
 from .mbus import PRIMARY_ADDRESSES
 from .meter import BAUD_RATES, CalculationCode, Model, Parity, VirtualMeter
 from .modbus import Framing
-from .registers import ADDRESSES, load_image
+from .registers import ADDRESSES, load_image, put_image
 
 CT_PRIMARIES = range(10000)  # A, four digits
 CT_SECONDARIES = (1, 5)  # A
@@ -122,9 +122,10 @@ def _meter(arguments: argparse.Namespace) -> VirtualMeter:
         speed=arguments.speed,
         seed=arguments.seed,
         clock=_local_time,
-        image=arguments.registers,
         **{name: value for name, value in asked.items() if value is not None},
     )
+    if arguments.registers is not None:
+        put_image(meter, arguments.registers)
     for name in ("serial_number", "address", "secondary_address", "calculation_code"):
         if (value := getattr(arguments, name)) is not None:
             setattr(meter, name, value)

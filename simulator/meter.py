@@ -15,14 +15,13 @@ Energies are counted second by second:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum, auto
 from math import isclose
 from random import Random
 import re
 import time
 
 from .household import UNSUPPLIED, ByPhase, Household, Sample
-from .registers import LongRead, Registers
 
 STEP = 1.0
 """Seconds for which a power is held before the next is measured."""
@@ -106,6 +105,14 @@ DISPLAY_WEIGHTS: Mapping[CalculationCode, tuple[int, int]] = {
 """The same for the display, which shows reverse energy with a minus sign."""
 
 
+class LongRead(Enum):
+    """What a meter does when asked for more registers than it gives at once."""
+
+    ILLEGAL_ADDRESS = auto()
+    ILLEGAL_VALUE = auto()
+    SILENCE = auto()
+
+
 @dataclass(kw_only=True)
 class Count:
     """One direction's energy, in kWh or kvarh."""
@@ -178,15 +185,13 @@ class VirtualMeter:
         clock: Callable[[], float] = time.time,
         seed: int = 1,
         factory_new: bool = False,
-        image: Mapping[int, int] | None = None,
     ) -> None:
         """Put a meter into a house.
 
         Without an `address` it has the factory's, 0 on M-Bus and 1 on Modbus.
         `ct_primary` and `ct_secondary` are the currents of a CT meter's transformers
         in A; a primary current of 0 is a ratio that was never set. A `factory_new`
-        meter has counted nothing yet. An `image`, registers by address, takes the place
-        of everything but the settings, which start as it says.
+        meter has counted nothing yet.
         """
         self.model = Model(model)
         self.serial_number = serial_number
@@ -209,6 +214,8 @@ class VirtualMeter:
         self.access_number = 0
         """How many telegrams it has sent over M-Bus, modulo 256."""
 
+        self.image: Mapping[int, int] | None = None
+        """Registers that it shows instead of what it measures. Then it counts nothing."""
         self.overrides: dict[int, float] = {}
         """Values that registers give instead of their own, by the address of the value."""
         self.max_read_count: int | None = None
@@ -247,18 +254,18 @@ class VirtualMeter:
         self._supplied: ByPhase[bool] = (True, True, True)
 
         self._clock = clock
-        # An image stands still.
-        self._speed = speed if image is None else 0.0
+        self._speed = speed
         self._start = clock()
         self._steps = 0
         self._household = Household(seed=seed, scale=max(1.0, self.ct_primary / 25))
         self._sample = self._household.step(self._start)
-        self.registers = Registers(self, image)
 
     # Time
 
     def _live(self) -> None:
         """Live up to now, in whole steps."""
+        if self.image is not None:
+            return
         # The small addition keeps a clock's rounding from costing a step.
         due = int((self._clock() - self._start) * self._speed / STEP + 1e-6)
         while self._steps < due:
@@ -482,9 +489,3 @@ class VirtualMeter:
     def supplied(self, supplied: ByPhase[bool]) -> None:
         self._live()
         self._supplied = supplied
-
-    # The face of its registers
-
-    def read(self, address: int, count: int) -> list[int]:
-        """Return registers as a Modbus client would get them."""
-        return self.registers.read(address, count)

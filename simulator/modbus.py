@@ -21,7 +21,7 @@ from tmodbus.utils.crc import calculate_crc16, validate_crc16
 from .line import Line
 from .meter import Parity, VirtualMeter
 from .ports import open_line
-from .registers import IllegalAddressError, IllegalValueError, NoAnswerError
+from .registers import IllegalAddressError, IllegalValueError, NoAnswerError, Registers
 
 SHORTEST_FRAME = 4  # bytes: address, function, checksum
 MBAP_LENGTH_END = 6  # bytes: transaction, protocol, length of what follows
@@ -51,22 +51,23 @@ def _as_exceptions(function: FunctionCode) -> Iterator[None]:
 def _functions(meter: VirtualMeter) -> ModbusRequestRouter:
     """Return the functions a meter has. It refuses all others."""
     router = ModbusRequestRouter()
+    registers = Registers(meter)
 
     @router.register(ReadHoldingRegistersPDU)
     async def read(_unit: int, request: ReadHoldingRegistersPDU) -> list[int]:
         with _as_exceptions(request.function_code):
-            return meter.read(request.start_address, request.quantity)
+            return registers.read(request.start_address, request.quantity)
 
     @router.register(WriteSingleRegisterPDU)
     async def write_single(_unit: int, request: WriteSingleRegisterPDU) -> int:
         with _as_exceptions(request.function_code):
-            meter.registers.write(request.function_code, request.address, [request.value])
+            registers.write(request.function_code, request.address, [request.value])
         return request.value
 
     @router.register(WriteMultipleRegistersPDU)
     async def write_multiple(_unit: int, request: WriteMultipleRegistersPDU) -> int:
         with _as_exceptions(request.function_code):
-            meter.registers.write(request.function_code, request.start_address, request.values)
+            registers.write(request.function_code, request.start_address, request.values)
         return len(request.values)
 
     return router

@@ -4,19 +4,14 @@ The map itself is in `modbus_registers.csv`. Values are rounded to what the mete
 resolves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 from dataclasses import dataclass
-from enum import Enum, auto
 import json
 from pathlib import Path
 import struct
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .meter import Energy, VirtualMeter
+from .meter import Energy, LongRead, Parity, VirtualMeter
 
 FLOAT = "Float ABCD"
 
@@ -28,17 +23,9 @@ CHECKSUM = 0x0D012D35
 DIRECT_RATED_CURRENT = 100  # A
 CT_RATED_CURRENT = 6  # A
 
-PARITIES = {"E": 1, "N": 2, "O": 3}
+PARITIES = {Parity.EVEN: 1, Parity.NONE: 2, Parity.ODD: 3}
 ADDRESSES = range(1, 248)
 BROADCAST = 0
-
-
-class LongRead(Enum):
-    """What a meter does when asked for more registers than it gives at once."""
-
-    ILLEGAL_ADDRESS = auto()
-    ILLEGAL_VALUE = auto()
-    SILENCE = auto()
 
 
 class IllegalAddressError(Exception):
@@ -263,38 +250,17 @@ def _values(meter: VirtualMeter) -> dict[str, float]:
 class Registers:
     """The registers of one meter."""
 
-    def __init__(self, meter: VirtualMeter, image: Mapping[int, int] | None = None) -> None:
-        """Show a meter's values, or an image with only the meter's settings in it."""
+    def __init__(self, meter: VirtualMeter) -> None:
+        """Show a meter's values, or its image with only the meter's settings in it."""
         self._meter = meter
-        self._image = image
-        if image is not None:
-            self._recall(image)
-
-    def _recall(self, image: Mapping[int, int]) -> None:
-        """Put what the image says of settings and counters into the meter's memory."""
-        if missing := ADDRESSES_IN_MAP - image.keys():
-            raise ValueError(f"the register image lacks 0x{min(missing):04X}")
-        # Counters can only be written to zero, so these two are set directly.
-        recalled = dict(WRITERS)
-        recalled["power down counter"] = lambda meter, value: setattr(
-            meter, "power_down_counter", int(value)
-        )
-        recalled["resettable day counter"] = lambda meter, value: setattr(
-            meter, "day_counter", value
-        )
-        recalled["serial number"] = lambda meter, value: setattr(
-            meter, "serial_number", f"{int(value):08X}"
-        )
-        for register in REGISTERS.values():
-            if recall := recalled.get(register.content):
-                recall(self._meter, register.decode([image[a] for a in register.addresses]))
 
     def all(self) -> dict[int, int]:
         """Return every register by its address."""
-        words = dict(self._image or {})
+        image = self._meter.image
+        words = dict(image or {})
         values = _values(self._meter)
         for register in REGISTERS.values():
-            if self._image is None or register.content in KEPT_IN_MEMORY:
+            if image is None or register.content in KEPT_IN_MEMORY:
                 words.update(self._place(register, values[register.content]))
         for address, value in self._meter.overrides.items():
             words.update(self._place(REGISTERS[address], value))
@@ -354,3 +320,25 @@ def load_image(path: Path) -> dict[int, int]:
         }
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no blocks of registers") from error
+
+
+def put_image(meter: VirtualMeter, image: Mapping[int, int]) -> None:
+    """Let a meter show an image, with its settings and counters in the meter's memory.
+
+    The image is registers by address. Raises ValueError if one is missing.
+    """
+    if missing := ADDRESSES_IN_MAP - image.keys():
+        raise ValueError(f"the register image lacks 0x{min(missing):04X}")
+    # Counters can only be written to zero, so these two are set directly.
+    recalled = dict(WRITERS)
+    recalled["power down counter"] = lambda meter, value: setattr(
+        meter, "power_down_counter", int(value)
+    )
+    recalled["resettable day counter"] = lambda meter, value: setattr(meter, "day_counter", value)
+    recalled["serial number"] = lambda meter, value: setattr(
+        meter, "serial_number", f"{int(value):08X}"
+    )
+    meter.image = image
+    for register in REGISTERS.values():
+        if recall := recalled.get(register.content):
+            recall(meter, register.decode([image[a] for a in register.addresses]))

@@ -47,7 +47,8 @@ class VirtualLine(Line):
     """A serial port in memory, with the line that its adapter drives.
 
     The line is set as its client asks for. At other settings than theirs meters hear
-    nothing, and what a client hears at other settings than it was sent at is garbage.
+    nothing, and a client hears of what was sent at other settings than its own what a
+    serial port makes of it, mostly garbage.
     """
 
     def __init__(

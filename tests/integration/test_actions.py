@@ -74,7 +74,7 @@ def mbus_meter() -> VirtualMeter:
 
 @pytest.fixture
 async def line(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> AsyncIterator[Line]:
-    async with modbus.serve(virtual_meter, other_meter, virtual="virtual://shared") as line:
+    async with modbus.serve(virtual_meter, other_meter, virtual="virtual://modbus") as line:
         yield line
 
 

@@ -1,5 +1,6 @@
-"""A meter in software, read and set over a real serial line."""
+"""A meter in software, read and set over a line in memory."""
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -29,18 +30,18 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.registers import load_image
+from simulator.registers import load_image, put_image
 from tests.data import DATA
 
+from .conftest import PORT
 from .test_registers import READ_BY_A_PERSON
 
 
 async def test_a_real_meters_registers_over_the_line() -> None:
-    virtual_meter = VirtualMeter(
-        serial_number="22091039", image=load_image(DATA / "real_meter_registers.json")
-    )
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, load_image(DATA / "real_meter_registers.json"))
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -59,7 +60,7 @@ async def test_a_real_meters_registers_over_the_line() -> None:
 async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944")
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -72,8 +73,14 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
 
 async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
     line.requests.clear()
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     await meter.read(meter.quantities)
     assert len(line.requests) == 3
+    characters = sum(8 + 5 + 2 * request[5] for request in line.requests)
+    on_the_line = characters * 11 / 9600
+    # Each request and each answer follows a silence, which takes 3.5 characters.
+    assert on_the_line < loop.time() - start < on_the_line + 3 * 0.009
 
 
 async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) -> None:
@@ -305,9 +312,10 @@ async def test_every_other_answer_damaged_still_gives_right_values(
 
 async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
     image = load_image(DATA / "real_meter_registers.json")
-    virtual_meter = VirtualMeter(serial_number="22091039", image=image)
+    virtual_meter = VirtualMeter(serial_number="22091039")
+    put_image(virtual_meter, image)
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)

@@ -7,7 +7,7 @@ import struct
 
 import serialx
 
-WAIT = 0.3
+WAIT = 1.0
 """Seconds after which a meter is taken to be silent."""
 
 
@@ -103,7 +103,7 @@ async def open_port(
 
 @asynccontextmanager
 async def connect(
-    port: str, *, baud_rate: int = 9600, parity: serialx.Parity = serialx.Parity.NONE
+    port: str, *, baud_rate: int = 9600, parity: serialx.Parity = serialx.Parity.EVEN
 ) -> AsyncIterator[Client]:
     async with open_port(port, baud_rate=baud_rate, parity=parity) as streams:
         yield Client(*streams)

@@ -9,9 +9,9 @@ import serialx
 from .client import open_port, receive_until
 
 WAIT = 1.0
-"""Seconds in which an answer that is expected may come, however busy the machine."""
-SILENCE = 0.05
-"""Seconds after which a meter without pacing is taken to be silent."""
+"""Seconds after which a meter is taken to be silent."""
+PAUSE = 0.1
+"""Seconds that may lie between the parts of what comes in one go."""
 
 ACKNOWLEDGEMENT = b"\xe5"
 
@@ -51,8 +51,8 @@ class MBusClient:
         return await receive_until(lambda received: len(received) >= count, self._reader, WAIT)
 
     async def receive_all(self) -> bytes:
-        """Return what comes in one go from meters without pacing, frame or not."""
-        return await receive_until(lambda _: False, self._reader, WAIT, pause=SILENCE)
+        """Return what comes in one go, frame or not."""
+        return await receive_until(lambda _: False, self._reader, WAIT, pause=PAUSE)
 
     async def ask(self, content: str, wait: float = WAIT) -> bytes:
         """Return the answer, which is one character or a whole frame."""
@@ -63,7 +63,7 @@ class MBusClient:
 
     async def meets_silence(self, content: str) -> bool:
         self.send(frame(content))
-        return not await self.receive(SILENCE)
+        return not await self.receive()
 
 
 @asynccontextmanager

@@ -1,74 +1,62 @@
 """The line takes its time, and goes wrong when told to."""
 
 import asyncio
-from contextlib import suppress
-import os
-from pathlib import Path
-import termios
 
 import pytest
 import serialx
 
-from simulator.gateway import TcpLine
 from simulator.line import Line
-from simulator.meter import VirtualMeter
+from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import serve
 
 from .client import Client, connect, frame
+from .conftest import PORT
 
 READ_SERIAL_NUMBER = bytes.fromhex("03 4000 0002")
 SERIAL_NUMBER = bytes.fromhex("03 04 2209 1039")
 
 
-@pytest.mark.parametrize("parity", ["E", "N"])
-async def test_bytes_come_no_faster_than_the_line(meter: VirtualMeter, parity: str) -> None:
-    bits = 10 if parity == "N" else 11
+@pytest.mark.parametrize(("baud_rate", "parity", "bits"), [(9600, "E", 11), (1200, "N", 10)])
+async def test_bytes_come_as_fast_as_the_line(
+    meter: VirtualMeter, baud_rate: int, parity: str, bits: int
+) -> None:
     async with (
-        serve(meter, baud_rate=9600, parity=parity) as line,
-        connect(line.port) as client,
+        serve(meter, baud_rate=baud_rate, parity=parity, virtual=PORT) as line,
+        connect(line.port, baud_rate=baud_rate, parity=serialx.Parity(parity)) as client,
     ):
         loop = asyncio.get_running_loop()
         start = loop.time()
         await client.read(0x6000, 75)
-        assert loop.time() - start >= (8 + 3.5 + 155) * bits / 9600
+        assert loop.time() - start == pytest.approx((8 + 3.5 + 155) * bits / baud_rate)
 
 
-async def test_slower_line_takes_longer(meter: VirtualMeter) -> None:
-    async with serve(meter, baud_rate=1200) as line, connect(line.port, baud_rate=1200) as client:
+async def test_a_line_without_pacing_is_in_no_hurry_only_to_end_a_frame(
+    meter: VirtualMeter,
+) -> None:
+    async with serve(meter, pacing=False, virtual=PORT) as line, connect(line.port) as client:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await client.ask(READ_SERIAL_NUMBER)
-        assert loop.time() - start >= (8 + 3.5 + 9) * 11 / 1200
+        await client.read(0x6000, 75)
+        assert loop.time() - start == pytest.approx(0.00175)
 
 
-async def test_wrong_baud_rate_meets_silence(line: Line) -> None:
-    async with connect(line.port, baud_rate=4800) as client:
+@pytest.mark.parametrize(
+    ("baud_rate", "parity"),
+    [(4800, serialx.Parity.EVEN), (9600, serialx.Parity.ODD), (19200, serialx.Parity.NONE)],
+)
+async def test_wrong_settings_meet_silence(
+    line: Line, baud_rate: int, parity: serialx.Parity
+) -> None:
+    async with connect(line.port, baud_rate=baud_rate, parity=parity) as client:
         assert await client.ask(READ_SERIAL_NUMBER) == b""
-    async with connect(line.port, baud_rate=9600) as client:
+    async with connect(line.port) as client:
         assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
 
 async def test_clients_come_and_go(line: Line) -> None:
     for _ in range(3):
-        async with connect(line.port, parity=serialx.Parity.EVEN) as client:
+        async with connect(line.port) as client:
             assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-
-
-async def test_clients_that_say_nothing_come_and_go(line: Line) -> None:
-    for _ in range(3):
-        async with connect(line.port, parity=serialx.Parity.EVEN):
-            pass
-
-
-async def test_terminal_neither_echoes_nor_translates(line: Line) -> None:
-    terminal = os.open(line.port, os.O_RDWR | os.O_NOCTTY)
-    try:
-        iflag, oflag, _, lflag, *_ = termios.tcgetattr(terminal)
-    finally:
-        os.close(terminal)
-    assert not lflag & (termios.ECHO | termios.ICANON | termios.ISIG)
-    assert not iflag & (termios.ICRNL | termios.IXON)
-    assert not oflag & termios.OPOST
 
 
 async def test_silent_line_is_heard_but_says_nothing(
@@ -83,7 +71,7 @@ async def test_silent_line_is_heard_but_says_nothing(
 
 async def test_garbled_answers_fail_their_check(line: Line, client: Client) -> None:
     line.garble = 1.0
-    for _ in range(5):
+    for _ in range(50):
         client.send(frame(1, READ_SERIAL_NUMBER))
         answer = await client.receive()
         assert answer
@@ -106,11 +94,11 @@ async def test_noise_comes_first(line: Line, client: Client) -> None:
 
 
 async def test_late_answers_still_come_in_order(line: Line, client: Client) -> None:
-    line.delay_answer = 0.6
+    line.delay_answer = 1.5
     client.send(frame(1, READ_SERIAL_NUMBER))
     assert await client.receive() == b""
     client.send(frame(1, bytes.fromhex("03 4003 0001")))
-    assert await client.receive(2) == frame(1, SERIAL_NUMBER)
+    assert await client.receive() == frame(1, SERIAL_NUMBER)
     assert await client.receive(2) == frame(1, bytes.fromhex("03 02 0001"))
 
 
@@ -121,105 +109,39 @@ async def test_requests_are_kept_as_they_came(line: Line, client: Client) -> Non
     assert list(line.requests) == [frame(1, READ_SERIAL_NUMBER), b"nonsense"]
 
 
-async def test_nobody_needs_to_listen(line: Line, client: Client) -> None:
-    for _ in range(40):
-        client.send(frame(1, bytes.fromhex("03 6000 004B")))
-        await asyncio.sleep(0.004)
-    assert len(line.requests) > 1
+async def test_meters_do_not_hear_while_they_talk(line: Line, client: Client) -> None:
+    client.send(frame(1, bytes.fromhex("03 6000 004B")))
+    await asyncio.sleep(0.1)  # The answer takes 0.18 s.
+    client.send(frame(1, READ_SERIAL_NUMBER))
+    assert len(await client.receive()) == 155
+    assert await client.receive() == b""
 
 
-async def test_link_leads_to_the_terminal_while_it_is_open(
-    tmp_path: Path, meter: VirtualMeter
+async def test_what_is_done_before_hearing_and_before_answering(
+    line: Line, client: Client, meter: VirtualMeter
 ) -> None:
-    link = tmp_path / "meter"
-    async with serve(meter, pacing=False, link=link) as line:
-        assert line.port == str(link)
-        async with connect(line.port) as client:
-            assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-    assert not link.is_symlink()
-
-
-async def test_unplugged_port_vanishes_and_comes_back(tmp_path: Path, meter: VirtualMeter) -> None:
-    link = tmp_path / "meter"
-    async with serve(meter, pacing=False, link=link) as line:
-        async with connect(line.port) as client:
-            assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-            await line.unplug()
-            assert not link.is_symlink()
-            with pytest.raises(OSError, match="disconnected"):
-                await client.receive()
-        await line.plug()
-        async with connect(line.port) as client:
-            assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-
-
-async def test_gateway_comes_back_on_the_same_port(
-    socket_enabled: None, meter: VirtualMeter
-) -> None:
-    async with serve(meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
-        host, _, port = line.port.partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        await line.unplug()
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-        writer.close()
-        with pytest.raises(OSError, match="Connect call failed"):
-            await asyncio.open_connection(host, int(port))
-        await line.plug()
-        reader, writer = await asyncio.open_connection(host, int(port))
-        assert await Client(reader, writer).ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-        writer.close()
-
-
-@pytest.mark.parametrize("pacing", [False, True])
-async def test_gateway_hangs_up_in_the_middle_of_the_next_answers_only(
-    socket_enabled: None, meter: VirtualMeter, pacing: bool
-) -> None:
-    async with serve(meter, pacing=pacing, tcp=("127.0.0.1", 0)) as line:
-        assert isinstance(line, TcpLine)
-        line.hang_up_next = 2
-        host, _, port = line.port.partition(":")
-        answer = frame(1, SERIAL_NUMBER)
-        for _ in range(2):
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(frame(1, READ_SERIAL_NUMBER))
-            part = await reader.read()
-            assert part
-            assert part != answer
-            assert answer.startswith(part)
-            writer.close()
-        reader, writer = await asyncio.open_connection(host, int(port))
-        assert await Client(reader, writer).ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
-        writer.close()
-
-
-async def test_file_in_the_way_of_the_link_is_kept(tmp_path: Path, meter: VirtualMeter) -> None:
-    link = tmp_path / "meter"
-    link.write_text("mine")
-    with pytest.raises(FileExistsError):
-        async with serve(meter, link=link):
-            pass
-    assert link.read_text() == "mine"
+    tariffs = []
+    line.before_hearing = line.before_answering = lambda _frame: tariffs.append(meter.tariff)
+    await client.ask("06 6048 0002")
+    assert tariffs == [1, 2]
 
 
 async def test_a_meter_without_power_neither_answers_nor_obeys(
-    line: Line, meter: VirtualMeter
+    client: Client, meter: VirtualMeter
 ) -> None:
-    async with connect(line.port) as client:
-        meter.power_down()
-        assert await client.ask(bytes.fromhex("06 6048 0002")) == b""
-        meter.power_up()
-        assert meter.tariff == 1
-        assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
+    meter.power_down()
+    assert await client.ask(bytes.fromhex("06 6048 0002")) == b""
+    meter.power_up()
+    assert meter.tariff == 1
+    assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
 
-async def test_something_can_happen_before_a_frame_is_heard_or_answered(
-    line: Line, meter: VirtualMeter
-) -> None:
-    write = bytes.fromhex("06 6048 0002")
-    seen = []
-    line.before_hearing = lambda frame: seen.append((frame[1:-2], int(meter.tariff)))
-    line.before_answering = line.before_hearing
-    async with connect(line.port) as client:
-        await client.ask(write)
-    assert seen == [(write, 1), (write, 2)]
+@pytest.mark.parametrize("parity", Parity)
+async def test_a_collision_is_heard_as_one_talker_while_they_say_the_same(parity: Parity) -> None:
+    meter = VirtualMeter(parity=parity)
+    async with serve(meter, virtual=PORT) as line:
+        assert line.collide([]) == b""
+        assert line.collide([SERIAL_NUMBER]) == SERIAL_NUMBER
+        together = {line.collide([SERIAL_NUMBER, SERIAL_NUMBER]) for _ in range(100)}
+    assert SERIAL_NUMBER in together
+    assert len(together) > 5

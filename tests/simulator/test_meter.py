@@ -3,6 +3,7 @@
 import pytest
 
 from simulator.meter import CalculationCode, Tariff, VirtualMeter
+from simulator.registers import Registers
 
 from .clock import Clock
 
@@ -31,7 +32,7 @@ def test_calculation_code_says_what_is_shown(code: int) -> None:
     display = meter.display
     assert (display.total, display.forward, display.reverse) == on_display
     assert counted(meter) == in_registers
-    assert [meter.registers.value(address) for address in (0x6000, 0x600C, 0x6018)] == [
+    assert [Registers(meter).value(address) for address in (0x6000, 0x600C, 0x6018)] == [
         *in_registers
     ]
 
