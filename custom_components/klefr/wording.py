@@ -16,7 +16,7 @@ from .meter import (
     NotMovedError,
     PortInUseError,
 )
-from .shared_buses import async_port_users
+from .port_users import async_port_users
 
 NOTHING = "–"
 

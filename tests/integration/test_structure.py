@@ -17,11 +17,11 @@ METER = f"{INTEGRATION}.meter"
 # The modules of the integration. Each imports only from the rows above its own.
 ROWS = (
     ("const", "meter"),
-    ("shared_modbus",),
-    ("shared_buses",),
+    ("port_users", "shared_modbus"),
     ("wording",),
     ("coordinator",),
-    ("communication", "entity"),
+    ("entity", "shared_buses"),
+    ("communication",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
     ("flow_base", "services"),
     ("flow_communication", "flow_search"),
@@ -124,6 +124,16 @@ def test_the_simulator_is_independent() -> None:
     assert not [
         name for names in imports("simulator").values() for name in names if "klefr" in name
     ]
+
+
+def test_entries_have_the_type_that_says_what_they_hold() -> None:
+    plain = {
+        module: names & {"homeassistant.config_entries.ConfigEntry"}
+        for module, names in imports("custom_components/klefr").items()
+    }
+    assert [module for module, names in plain.items() if names] == [f"{INTEGRATION}.coordinator"]
+    annotated = (FOLDER / "coordinator.py").read_text(encoding="utf-8")
+    assert annotated.count("ConfigEntry[KlefrData]") == 1
 
 
 def test_the_manifest_is_complete() -> None:
