@@ -1,10 +1,12 @@
 """Words for the user: what meters are called, and errors of the meter library, translated."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from reprlib import Repr
+from typing import Any, Final, TypedDict
 
 from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.translation import async_get_cached_translations
 
 from .const import DOMAIN, MANUFACTURER
 from .meter import (
@@ -20,6 +22,10 @@ from .port_users import async_port_users
 
 NOTHING = "–"
 
+QUOTED_LENGTH: Final = 60
+"""Characters."""
+SHORT: Final = Repr(maxlevel=2)
+
 
 class Translation(TypedDict):
     """What a Home Assistant error needs to say its message in the user's language."""
@@ -32,6 +38,30 @@ class Translation(TypedDict):
 def listed(names: Iterable[str]) -> str:
     """Return names as a message lists them."""
     return ", ".join(names) or NOTHING
+
+
+def quoted(value: object) -> str:
+    """Return what a user entered as a message can quote it: in one line that is not too long."""
+    text = value if isinstance(value, str) else SHORT.repr(value)
+    line = "".join(
+        character if character.isprintable() else " " if character.isspace() else "�"
+        for character in text[:QUOTED_LENGTH]
+    )
+    return line if len(text) <= QUOTED_LENGTH else f"{line}…"
+
+
+@callback
+def async_text(hass: HomeAssistant, key: str, default: str | None = None) -> str:
+    """Return a text of strings.json in Home Assistant's language, by its path with dots."""
+    category = key.partition(".")[0]
+    texts = async_get_cached_translations(hass, hass.config.language, category, DOMAIN)
+    return texts.get(f"component.{DOMAIN}.{key}", default or key)
+
+
+@callback
+def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str] | None) -> str:
+    """Return the message of an error in Home Assistant's language, to put into another one."""
+    return async_text(hass, f"exceptions.{key}.message").format(**(placeholders or {}))
 
 
 def meter_name(identity: Identity) -> str:

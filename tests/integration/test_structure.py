@@ -23,12 +23,12 @@ ROWS = (
     ("const", "meter"),
     ("port_users", "shared_modbus"),
     ("wording",),
-    ("coordinator",),
+    ("coordinator", "service_errors"),
     ("entity", "shared_buses"),
     ("communication",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
-    ("flow_base", "services"),
-    ("flow_communication", "flow_search"),
+    ("flow_base", "service_targets", "service_values"),
+    ("flow_communication", "flow_search", "services"),
     ("config_flow",),
 )
 

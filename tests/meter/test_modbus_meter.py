@@ -1,5 +1,6 @@
-"""A meter in software, read and set over a real serial line."""
+"""A meter in software, read and set over a line in memory."""
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -32,6 +33,7 @@ from simulator.modbus import serve
 from simulator.registers import load_image, put_image
 from tests.data import DATA
 
+from .conftest import PORT
 from .test_registers import READ_BY_A_PERSON
 
 
@@ -39,7 +41,7 @@ async def test_a_real_meters_registers_over_the_line() -> None:
     virtual_meter = VirtualMeter(serial_number="22091039")
     put_image(virtual_meter, load_image(DATA / "real_meter_registers.json"))
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -58,7 +60,7 @@ async def test_a_real_meters_registers_over_the_line() -> None:
 async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944")
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -97,8 +99,14 @@ async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings()
 
 async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
     line.requests.clear()
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     await meter.read(meter.quantities)
     assert len(line.requests) == 3
+    characters = sum(8 + 5 + 2 * request[5] for request in line.requests)
+    on_the_line = characters * 11 / 9600
+    # Each request and each answer follows a silence, which takes 3.5 characters.
+    assert on_the_line < loop.time() - start < on_the_line + 3 * 0.009
 
 
 async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) -> None:
@@ -333,7 +341,7 @@ async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
     virtual_meter = VirtualMeter(serial_number="22091039")
     put_image(virtual_meter, image)
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)

@@ -8,8 +8,8 @@ import serialx
 
 from .client import open_port, receive_until
 
-WAIT = 1.0
-"""Seconds after which a meter is taken to be silent."""
+WAIT = 5.0
+"""Seconds after which a meter is taken to be silent, however busy the machine."""
 PAUSE = 0.1
 """Seconds that may lie between the parts of what comes in one go."""
 
