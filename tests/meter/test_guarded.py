@@ -25,7 +25,7 @@ def now() -> Moment:
 
 
 @pytest.fixture(params=["6934", "6933"])
-def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
+async def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
     """One that counts as its line's time passes."""
     return VirtualMeter(
         model=request.param,
