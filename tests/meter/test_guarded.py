@@ -5,17 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from custom_components.klefr.meter import (
-    CalculationCode,
-    Counter,
-    MBusBus,
-    Meter,
-    ModbusBus,
-    Quantity,
-    SerialLink,
-    Setting,
-    identify,
-)
+from custom_components.klefr.meter import MBusBus, Meter, ModbusBus, Quantity, SerialLink, identify
 from custom_components.klefr.meter.guarded import GuardedReader
 from custom_components.klefr.meter.verdict import Decision, Memory, Moment, Verdict
 from simulator import mbus, modbus
@@ -35,7 +25,7 @@ def now() -> Moment:
 
 
 @pytest.fixture(params=["6934", "6933"])
-def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
+async def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
     """One that counts as its line's time passes."""
     return VirtualMeter(
         model=request.param,
@@ -84,19 +74,3 @@ async def test_the_first_reading_is_read_twice_and_then_each_once(
     for verdict in await polls(reader, 5):
         assert verdict.decisions[FORWARD] in (Decision.STEADY, Decision.PLAUSIBLE)
     assert len(line.requests) < 5 * asked
-
-
-async def test_zeros_after_a_restart_of_the_meter_are_never_published(
-    reader: GuardedReader, virtual_meter: VirtualMeter
-) -> None:
-    [before] = await polls(reader, 1)
-    hear = virtual_meter.__class__.energies_read_zero
-    virtual_meter.energies_read_zero = True
-    verdicts = await polls(reader, 6)
-    assert {verdict.readings[FORWARD] for verdict in verdicts} == {before.readings[FORWARD]}
-    assert all(verdict.suspect for verdict in verdicts)
-    virtual_meter.energies_read_zero = False
-    [after] = await polls(reader, 1)
-    assert after.readings[FORWARD] == pytest.approx(virtual_meter.forward_active_energy, abs=0.02)
-    assert not after.jumps
-    assert hear is not None
