@@ -18,7 +18,7 @@ from .meter import (
     NotMovedError,
     PortInUseError,
 )
-from .shared_buses import async_port_users
+from .port_users import async_port_users
 
 NOTHING = "–"
 
