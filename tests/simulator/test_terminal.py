@@ -62,7 +62,7 @@ async def test_terminal_neither_echoes_nor_translates(line: Line) -> None:
     assert not oflag & termios.OPOST
 
 
-async def test_nobody_needs_to_listen(line: Line) -> None:
+async def test_no_client_needs_to_listen(line: Line) -> None:
     answered = asyncio.Queue[bytes]()
     line.before_answering = answered.put_nowait
     async with connect(line.port) as client:
