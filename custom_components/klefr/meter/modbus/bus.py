@@ -18,13 +18,7 @@ from pymodbus.pdu.register_message import (
 )
 
 from ..bus import ADAPTER_DELAY, LATE, Bus, OwnBus
-from ..errors import (
-    CommunicationError,
-    GarbledAnswerError,
-    LinkError,
-    NoAnswerError,
-    RefusedError,
-)
+from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
 
 # What a meter may take to start answering, in seconds. A search is content with what it
