@@ -4,6 +4,7 @@ The steps stand in the order in which a user meets them.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, override
 
 from homeassistant.config_entries import (
@@ -43,7 +44,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
-from .shared_buses import async_canonical_port, async_get_bus, link_from
+from .shared_buses import async_find_bus, async_is_same_port, link_from
 from .wording import meter_name
 
 
@@ -79,8 +80,7 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         """Ask for a serial port and the protocol spoken there."""
         error: LinkError | None = None
         if user_input is not None:
-            port = await async_canonical_port(self.hass, user_input[CONF_PORT])
-            error = await self._async_choose_bus({**user_input, CONF_PORT: port})
+            error = await self._async_choose_bus(user_input)
             if error is None:
                 return await self.async_step_find()
         suggested = user_input or self._known_bus(gateway=False)
@@ -109,14 +109,14 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
     async def _async_choose_bus(self, bus: dict[str, Any]) -> LinkError | None:
         """Open a bus to see whether that works, and return why it does not."""
         self._bus = bus
-        protocol, link = self._protocol, self._link_in_force()
-        if self.source == SOURCE_RECONFIGURE and _holds_port_differently(
+        protocol, link = self._protocol, await self._async_link_in_force()
+        if self.source == SOURCE_RECONFIGURE and await self._async_holds_port_differently(
             self._get_reconfigure_entry(), protocol, link
         ):
             # The entry has opened the port, so that works.
             return None
         try:
-            async with async_get_bus(self.hass, protocol, link) as opened:
+            async with await async_find_bus(self.hass, protocol, link) as opened:
                 await opened.open()
         except LinkError as err:
             return err
@@ -176,7 +176,9 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
                 return self.async_create_entry(title=meter_name(identity), data=data)
         suggested = user_input
         if suggested is None:
-            suggested = {SECTION_LINE_SETTINGS: shown_line_settings(self._link_in_force())}
+            suggested = {
+                SECTION_LINE_SETTINGS: shown_line_settings(await self._async_link_in_force())
+            }
             if self.source == SOURCE_RECONFIGURE:
                 address = self._get_reconfigure_entry().data[CONF_ADDRESS]
                 suggested[CONF_ADDRESS] = str(address) if protocol is Protocol.MBUS else address
@@ -197,18 +199,32 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         set_aside: KlefrConfigEntry | None = None
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()
-            if _holds_port_differently(entry, protocol, link) and (
+            if await self._async_holds_port_differently(entry, protocol, link) and (
                 await self.hass.config_entries.async_unload(entry.entry_id)
             ):
                 set_aside = entry
         identity: Identity | None = None
         try:
-            async with async_get_bus(self.hass, protocol, link) as bus:
+            async with await async_find_bus(self.hass, protocol, link) as bus:
                 identity = (await identify(bus, data[CONF_ADDRESS])).identity
         finally:
             if set_aside and (identity is None or identity.serial_number != set_aside.unique_id):
                 await self.hass.config_entries.async_setup(set_aside.entry_id)
         return identity
+
+    async def _async_holds_port_differently(
+        self, entry: ConfigEntry, protocol: Protocol, link: SerialLink
+    ) -> bool:
+        """Return whether an entry holds the port with another protocol or other line settings.
+
+        An entry that Home Assistant will set up again counts: it could take the port at any time.
+        """
+        if entry.state not in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY):
+            return False
+        used = link_from(entry.data)
+        if (entry.data[CONF_PROTOCOL], replace(used, port=link.port)) == (protocol, link):
+            return False
+        return await async_is_same_port(self.hass, used.port, link.port)
 
     # A meter that a search has found
 
@@ -251,14 +267,3 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
             step_id="init",
             data_schema=self.add_suggested_values_to_schema(OPTIONS, self.config_entry.options),
         )
-
-
-def _holds_port_differently(entry: ConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
-    """Return whether an entry holds the port with another protocol or other line settings.
-
-    An entry that Home Assistant will set up again counts: it could take the port at any time.
-    """
-    if entry.state not in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY):
-        return False
-    used = link_from(entry.data)
-    return used.port == link.port and (entry.data[CONF_PROTOCOL], used) != (protocol, link)

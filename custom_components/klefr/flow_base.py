@@ -9,7 +9,7 @@ from homeassistant.const import CONF_ADDRESS, CONF_NAME, CONF_PORT, CONF_PROTOCO
 import voluptuous as vol
 
 from .meter import KlefrError, Protocol, SerialLink
-from .shared_buses import async_held_bus, link_from
+from .shared_buses import async_canonical_port, async_held_bus, link_from
 from .wording import async_translation
 
 
@@ -30,11 +30,17 @@ class KlefrFlow(ConfigFlow):
         protocol = self._protocol
         return Protocol.MODBUS if protocol is Protocol.MODBUS_TCP else protocol
 
-    def _link_in_force(self) -> SerialLink:
+    async def _async_held_link(self) -> SerialLink | None:
+        """Return the chosen port with the line settings that it is held with, if it is held."""
+        port = await async_canonical_port(self.hass, self._bus[CONF_PORT])
+        held = async_held_bus(self.hass, SerialLink(port=port))
+        return None if held is None else replace(held.link, port=self._bus[CONF_PORT])
+
+    async def _async_link_in_force(self) -> SerialLink:
         """Return the chosen port with its line settings, or the likeliest if it is not open."""
+        if (held := await self._async_held_link()) is not None:
+            return held
         link = SerialLink(port=self._bus[CONF_PORT])
-        if (held := async_held_bus(self.hass, link)) is not None:
-            return held.link
         if self.source == SOURCE_RECONFIGURE:
             return replace(link_from(self._get_reconfigure_entry().data), port=link.port)
         return link

@@ -23,7 +23,7 @@ from .flow_schemas import (
     shown_line_settings,
 )
 from .meter import BaudRate, LinkError, Parity, Protocol, SerialLink, is_gateway, search
-from .shared_buses import async_get_bus, async_held_bus
+from .shared_buses import async_find_bus
 from .wording import listed, meter_name
 
 
@@ -45,8 +45,8 @@ class SearchSteps(KlefrFlow):
 
     async def async_step_search(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask which line settings to try, unless they are known."""
-        link = self._link_in_force()
-        if is_gateway(link.port) or async_held_bus(self.hass, link) is not None:
+        link = await self._async_link_in_force()
+        if is_gateway(link.port) or await self._async_held_link() is not None:
             self._links = [link]
         elif user_input is None:
             schema = search_schema(self._protocol, link.port)
@@ -97,7 +97,7 @@ class SearchSteps(KlefrFlow):
 
     async def _async_search(self, link: SerialLink) -> None:
         """Try all addresses of a link, and keep what was found. Raises LinkError."""
-        async with async_get_bus(self.hass, self._protocol, link) as bus:
+        async with await async_find_bus(self.hass, self._protocol, link) as bus:
             async for step in search(bus):
                 self.async_update_progress((self._searched + step.share) / len(self._links))
                 if step.several:
