@@ -1,7 +1,8 @@
 """Words for the user: what meters are called, and errors of the meter library, translated."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from reprlib import Repr
+from typing import Any, Final, TypedDict
 
 from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
@@ -16,9 +17,14 @@ from .meter import (
     NotMovedError,
     PortInUseError,
 )
+from .meter.link import GATEWAY_PREFIX
 from .shared_buses import async_port_users
 
 NOTHING = "–"
+
+QUOTED_LENGTH: Final = 60
+"""Characters."""
+SHORT: Final = Repr(maxlevel=2)
 
 
 class Translation(TypedDict):
@@ -32,6 +38,21 @@ class Translation(TypedDict):
 def listed(names: Iterable[str]) -> str:
     """Return names as a message lists them."""
     return ", ".join(names) or NOTHING
+
+
+def quoted(value: object) -> str:
+    """Return what a user entered as a message can quote it: in one line that is not too long."""
+    text = value if isinstance(value, str) else SHORT.repr(value)
+    line = "".join(
+        character if character.isprintable() else " " if character.isspace() else "�"
+        for character in text[:QUOTED_LENGTH]
+    )
+    return line if len(text) <= QUOTED_LENGTH else f"{line}…"
+
+
+def port_name(port: str) -> str:
+    """Return a port as the user knows it: the name of a serial port, or a gateway's host and port."""
+    return port.removeprefix(GATEWAY_PREFIX)
 
 
 def meter_name(identity: Identity) -> str:

@@ -57,7 +57,7 @@ from .model import (
 )
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
-from .search import Found, Step, search
+from .search import Found, Step, is_bus_answered, search, with_all_line_settings
 
 __all__ = [
     "BUSES",
@@ -120,6 +120,7 @@ __all__ = [
     "find",
     "gateway_port",
     "identify",
+    "is_bus_answered",
     "is_gateway",
     "is_secondary_address",
     "move",
@@ -127,4 +128,5 @@ __all__ = [
     "possible_communications",
     "search",
     "split_gateway_port",
+    "with_all_line_settings",
 ]

@@ -15,7 +15,7 @@ from ..errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
 )
-from ..link import Protocol, SerialLink
+from ..link import UART_PIECE, Protocol, SerialLink
 from .frame import (
     FRAME_COUNT_BIT,
     Acknowledgement,
@@ -77,6 +77,8 @@ class SecondaryAddress:
             for wanted, digit in zip(self.identification, identification, strict=True)
         )
 
+
+ANY_METER: Final = SecondaryAddress(identification="F" * 8)
 
 type Target = int | SecondaryAddress
 """A primary address, 0 to 250, or a secondary one."""
@@ -145,6 +147,37 @@ class MBusBus(OwnBus):
             return parse_header(frame.data)
         except GarbledAnswerError as err:
             raise NotAKlefrMeterError("It answers without a header") from err
+
+    async def is_answered(self) -> bool:
+        """Ask all meters at once, to see whether any has the line settings of this bus.
+
+        Their answers collide, so whatever arrives is one.
+        """
+        async with self._turn:
+            await self._open()
+            self._next_count_bits.clear()
+            try:
+                await self._exchange(
+                    ShortFrame(
+                        control=Control.REQ_UD2, address=SpecialAddress.EVERYBODY_ANSWERS
+                    ).encode(),
+                    FrameParser(),
+                    lambda frame: True,
+                    delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
+                    slack=0.0,
+                    length=UART_PIECE,
+                )
+            except NoAnswerError:
+                pass
+            except GarbledAnswerError:
+                return True
+            else:
+                return True
+        # Some do not answer that. A selection is acknowledged by all that it selects.
+        try:
+            return await self.find(ANY_METER) is not None
+        except GarbledAnswerError, NotAKlefrMeterError:
+            return True
 
     async def write(self, target: Target, command: Command, check: Check) -> None:
         """Send a command to a meter, and have it acknowledged.
