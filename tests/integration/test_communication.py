@@ -8,7 +8,7 @@ from typing import Any
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntry, ConfigEntryState
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType, InvalidData
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.json import json_dumps
 import pytest
@@ -299,22 +299,24 @@ async def test_the_address_of_an_entry_is_refused_also_while_its_meter_is_off(
 
 
 @pytest.mark.parametrize("protocol", ["mbus"], indirect=True)
-@pytest.mark.parametrize("text", ["", "1234567", "123456789", "1234567F"])
+@pytest.mark.parametrize("text", ["", "1234567", "123456789", "1234567F", "١٢٣٤٥٦٧٨"])
 async def test_what_is_no_secondary_address_is_explained(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line, text: str
 ) -> None:
     result = await change(hass, loaded, secondary_address=text)
-    assert result["errors"] == {"secondary_address": "invalid_address"}
+    error = "invalid_secondary_address" if text else "missing"
+    assert result["errors"] == {"secondary_address": error}
     assert filled_in(result["data_schema"])["secondary_address"] == text
     assert not sent_writes(line, "mbus")
 
 
-@pytest.mark.parametrize("address", [0, 248])
+@pytest.mark.parametrize("address", [0, 248, 1.5, "5"])
 async def test_an_address_that_no_meter_can_have_is_not_taken(
-    hass: HomeAssistant, loaded: MockConfigEntry, address: int
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, address: Any
 ) -> None:
-    with pytest.raises(InvalidData):
-        await change(hass, loaded, address=address)
+    result = await change(hass, loaded, address=address)
+    assert result["errors"] == {"address": "invalid_modbus_address"}
+    assert not sent_writes(line, "modbus")
 
 
 async def test_what_is_so_already_is_not_written(

@@ -21,7 +21,15 @@ from simulator.line import Line
 from simulator.meter import VirtualMeter
 
 from . import SERIAL_NUMBER, entity_id, state, wait
-from .test_config_flow import choose, configure, filled_in, start, start_reconfigure
+from .test_config_flow import (
+    choose,
+    choose_bus,
+    configure,
+    enter_address,
+    filled_in,
+    start,
+    start_reconfigure,
+)
 
 OTHER = "22091040"
 GATEWAY = "socket://gateway:502"
@@ -146,6 +154,7 @@ async def test_another_name_of_the_same_port_shares_it(
         await hass.config_entries.async_unload(entry.entry_id)
 
 
+@pytest.mark.real_time
 async def test_an_entry_makes_way_under_another_name_of_its_port(
     hass: HomeAssistant, virtual_meter: VirtualMeter, line: Line, tmp_path: Path
 ) -> None:
@@ -156,7 +165,7 @@ async def test_an_entry_makes_way_under_another_name_of_its_port(
     alias = tmp_path / "by-id"
     alias.symlink_to(line.port)
     result = await start_reconfigure(hass, entry)
-    result = await configure(hass, result["flow_id"], {"port": str(alias), "protocol": "modbus"})
+    result = await choose_bus(hass, result["flow_id"], {"port": str(alias), "protocol": "modbus"})
     result = await configure(
         hass, result["flow_id"], {"address": 1, "line_settings": {"baud_rate": "1200"}}
     )
@@ -290,6 +299,7 @@ async def test_a_meter_moves_behind_a_gateway_and_back(
     result = await configure(
         hass, result["flow_id"], {"host": "gateway", "port": 502, "protocol": protocol}
     )
+    result = await enter_address(hass, result)
     user_input: dict[str, Any] = {} if protocol == "modbus_tcp" else {"line_settings": {}}
     result = await configure(hass, result["flow_id"], {"address": 1, **user_input})
     assert result["reason"] == "reconfigure_successful"
@@ -305,7 +315,7 @@ async def test_a_meter_moves_behind_a_gateway_and_back(
     }
     hass.config_entries.flow.async_abort(result["flow_id"])
     result = await start_reconfigure(hass, loaded)
-    result = await configure(
+    result = await choose_bus(
         hass, result["flow_id"], {"port": entry_data["port"], "protocol": "modbus"}
     )
     result = await configure(hass, result["flow_id"], {"address": 1, "line_settings": {}})
@@ -328,6 +338,7 @@ async def test_a_gateway_is_set_to_another_protocol(
         result = await configure(
             hass, result["flow_id"], {"host": "gateway", "port": 502, "protocol": "modbus_tcp"}
         )
+        result = await enter_address(hass, result)
         result = await configure(hass, result["flow_id"], {"address": 1})
         assert result["reason"] == "reconfigure_successful"
         assert entry.data["protocol"] == "modbus_tcp"
