@@ -117,6 +117,7 @@ class ModbusMeter(Meter):
         self._bus = bus
         self._address = address
         self._cuts = cuts
+        self._answered_last = False
         self._maximum_current = 0.0
 
     @staticmethod
@@ -138,8 +139,6 @@ class ModbusMeter(Meter):
         remembered = memory or {}
         meter = cls(bus, address, _cuts_from(remembered))
         try:
-            # If no meter is there, the shortest request shows it soonest.
-            await meter._read_values((Identifier.SERIAL_NUMBER,))
             values = await meter._read_values(SIGNATURE)
         except RefusedError as err:
             if err.code not in NO_SUCH_REGISTERS:
@@ -270,6 +269,9 @@ class ModbusMeter(Meter):
 
     async def _read_blocks(self, blocks: Iterable[Block]) -> Mapping[int, int]:
         """Read words, by address."""
+        if not self._answered_last:
+            # A meter that is still silent shows it soonest where least is asked of it.
+            await self._read_piece(SERIAL_NUMBER_BLOCK)
         words: dict[int, int] = {}
         for block in blocks:
             words |= await self._read_block(block)
@@ -288,6 +290,7 @@ class ModbusMeter(Meter):
             if not stops or (isinstance(err, RefusedError) and err.code not in NOT_IN_ONE_PIECE):
                 raise
         # Silence has other reasons more often. This fails if the meter is silent altogether.
+        self._answered_last = False
         await self._read_piece(SERIAL_NUMBER_BLOCK)
         if (words := await self._try_piece(block)) is not None:
             return words
@@ -323,6 +326,7 @@ class ModbusMeter(Meter):
         words = await self._bus.read_registers(
             self._address, block.start, block.count, attempts=attempts
         )
+        self._answered_last = True
         return dict(enumerate(words, block.start))
 
     async def _write(self, register: Register, value: SettingValue) -> None:
