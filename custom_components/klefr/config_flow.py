@@ -282,7 +282,7 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
                 return self.async_create_entry(data=entered(OPTIONS, user_input))
             except FormError as err:
                 errors = err.errors
-        suggested = to_show_again(user_input or self.config_entry.options)
+        suggested = to_show_again(OPTIONS, user_input or self.config_entry.options)
         schema = self.add_suggested_values_to_schema(form_schema(OPTIONS), suggested)
         return self.async_show_form(
             step_id="init",

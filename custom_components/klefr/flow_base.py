@@ -109,7 +109,9 @@ class KlefrFlow(ConfigFlow):
         placeholders: Mapping[str, str] | None = None,
     ) -> ConfigFlowResult:
         """Show a form, with what is wrong at the fields that caused it."""
-        schema = self.add_suggested_values_to_schema(form_schema(form), to_show_again(suggested))
+        schema = self.add_suggested_values_to_schema(
+            form_schema(form), to_show_again(form, suggested)
+        )
         return self.async_show_form(
             step_id=step_id,
             data_schema=unchecked(schema),

@@ -61,6 +61,8 @@ CONF_METER: Final = "meter"
 SEARCH_ON: Final = "search_on"
 """The choice among the meters found that is none of them."""
 
+BEYOND_ALL_NUMBERS: Final = 1_000_000
+"""No number that can be entered is as high."""
 LONGEST_NAME: Final = 255
 """Characters of a host's name or a port's."""
 LABEL: Final = re.compile(r"(?!-)(?:[^\W\d]|[0-9-]){1,63}(?<!-)")
@@ -143,7 +145,7 @@ def entered(form: Form, user_input: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     invalid: dict[str, FieldError] = {}
     if unknown := [name for name in user_input if name not in form]:
-        invalid["base"] = FieldError("unknown_field", field=quoted(unknown[0]))
+        invalid["base"] = FieldError("unknown_field", field=quoted(repr(unknown[0])))
     for name, field in form.items():
         try:
             if isinstance(field, Section):
@@ -171,16 +173,18 @@ def _entered_in_section(part: Section, values: object) -> dict[str, Any]:
     return {name: _entered_in_field(field, values.get(name)) for name, field in part.fields.items()}
 
 
-def to_show_again(user_input: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is entered in a form as far as its fields can show it again."""
+def to_show_again(form: Form, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that the fields of a form can show."""
     shown: dict[str, Any] = {}
-    for name, value in user_input.items():
-        match value:
-            case Mapping():
-                shown[name] = to_show_again(value)
-            case str() if len(value) <= LONGEST_NAME and value.isprintable():
+    for name, field in form.items():
+        match values.get(name):
+            case Mapping() as inner if isinstance(field, Section):
+                shown[name] = to_show_again(field.fields, inner)
+            case _ if isinstance(field, Section):
+                pass
+            case str() as value if len(value) <= LONGEST_NAME and value.isprintable():
                 shown[name] = value
-            case int() | float() if abs(value) < 1e6:
+            case int() | float() as value if abs(value) < BEYOND_ALL_NUMBERS:
                 shown[name] = value
     return shown
 

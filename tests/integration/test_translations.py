@@ -13,14 +13,19 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
+from custom_components.klefr.config_flow import KlefrConfigFlow
+from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
     OPTIONS,
+    SEARCH_ON,
     SERIAL,
-    change_schema,
-    line_settings_schema,
-    meter_schema,
+    change_form,
+    line_settings_form,
+    meter_form,
+    search_form,
 )
+from custom_components.klefr.flow_search import SearchSteps
 from custom_components.klefr.meter import (
     BaudRate,
     Counter,
@@ -68,7 +73,16 @@ BLAMING = {"port_in_use_by", "address_taken_by"}
 
 # What a message may say of the failure, and of a call to an action.
 FAILURE_PLACEHOLDERS = {"port", "address", "error"}
-PLACES = {"not_moved": {"wanted", "found"}, "meter_lost": {"tried", "untried"}}
+PLACES = {
+    "not_moved": {"wanted", "found"},
+    "meter_lost": {"tried", "untried"},
+    "wrong_meter": {"meter", "found"},
+    "unknown_field": {"field"},
+    "invalid_host": {"host"},
+    "host_is_url": {"host"},
+    "host_has_port": {"host"},
+    "several_answer": {"several"},
+}
 PROBLEM_PLACEHOLDERS = {"target", "meter", "field", "value", "allowed", "error", "done", "failed"}
 
 
@@ -197,28 +211,40 @@ def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
     assert len(places) > 6
 
 
-@pytest.mark.parametrize(("step", "schema"), [("serial", SERIAL), ("gateway", GATEWAY)])
-def test_every_field_of_a_bus_is_named_and_explained(step: str, schema: Any) -> None:
-    strings = STRINGS["config"]["step"][step]
-    assert strings["data"].keys() == strings["data_description"].keys()
-    assert strings["data"].keys() == {str(key) for key in schema.schema}
+@pytest.mark.parametrize("prefix", ["", "reach_"])
+@pytest.mark.parametrize(("step", "form"), [("serial", SERIAL), ("gateway", GATEWAY)])
+def test_every_field_of_a_bus_is_named_and_explained(prefix: str, step: str, form: Any) -> None:
+    strings = STRINGS["config"]["step"][prefix + step]
+    assert strings["data"].keys() == strings["data_description"].keys() == form.keys()
 
 
+@pytest.mark.parametrize("prefix", ["", "reach_"])
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_meter_is_named_and_explained(protocol: Protocol, port: str) -> None:
-    strings = STRINGS["config"]["step"]["mbus" if protocol is Protocol.MBUS else "modbus"]
+def test_every_field_of_a_meter_is_named_and_explained(
+    prefix: str, protocol: Protocol, port: str
+) -> None:
+    step = "mbus" if protocol is Protocol.MBUS else "modbus"
+    strings = STRINGS["config"]["step"][prefix + step]
     section = strings["sections"]["line_settings"]
-    fields = {str(key) for key in meter_schema(protocol, port).schema} - {"line_settings"}
+    fields = meter_form(protocol, port).keys() - {"line_settings"}
     assert strings["data"].keys() == strings["data_description"].keys() == fields
     assert section["data"].keys() == section["data_description"].keys()
-    assert section["data"].keys() >= {str(key) for key in line_settings_schema(protocol, port)}
+    assert section["data"].keys() >= line_settings_form(protocol, port).keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "reach_"])
+@pytest.mark.parametrize("protocol", [Protocol.MODBUS, Protocol.MBUS])
+def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: Protocol) -> None:
+    strings = STRINGS["config"]["step"][f"{prefix}search_{protocol}"]
+    form = search_form(protocol, "/dev/ttyUSB0")
+    assert strings["data"].keys() == strings["data_description"].keys() == form.keys()
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
 def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
     strings = STRINGS["config"]["step"]["change"]
-    fields = {str(field) for protocol in Protocol for field in change_schema(protocol, port).schema}
+    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
     assert strings["data"].keys() == strings["data_description"].keys()
     assert fields - strings["data"].keys() == set()
     if port.startswith("/"):
@@ -227,8 +253,54 @@ def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
 
 def test_the_options_are_named_and_explained() -> None:
     strings = STRINGS["options"]["step"]["init"]
-    assert strings["data"].keys() == strings["data_description"].keys()
-    assert strings["data"].keys() == {str(key) for key in OPTIONS.schema}
+    assert strings["data"].keys() == strings["data_description"].keys() == OPTIONS.keys()
+
+
+def test_every_step_of_the_flow_has_its_words() -> None:
+    steps = {
+        name.removeprefix("async_step_")
+        for name in vars(KlefrConfigFlow).keys()
+        | vars(SearchSteps).keys()
+        | vars(CommunicationSteps).keys()
+        if name.startswith("async_step_")
+    }
+    # These show the words of other steps, progress or how the flow ended.
+    unnamed = {
+        *("integration_discovery", "communication", "changing", "changed", "not_changed"),
+        *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
+        *("search", "search_all", "search_on"),
+    }
+    assert STRINGS["config"]["step"].keys() == steps - unnamed
+    for name, step in STRINGS["config"]["step"].items():
+        for option in step.get("menu_options", ()):
+            assert option in steps, name
+        assert (
+            step.get("menu_options", {}).keys() >= step.get("menu_option_descriptions", {}).keys()
+        )
+
+
+def test_every_dialog_about_a_known_meter_names_it() -> None:
+    config = STRINGS["config"]
+    dialogs = [
+        *(
+            step["description"]
+            for name, step in config["step"].items()
+            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+        ),
+        *(text for name, text in config["progress"].items() if name.startswith("reach_")),
+        *(config["progress"][name] for name in ("communication", "changing")),
+        *(
+            config["abort"][name]
+            for name in (
+                *("already_configured", "wrong_meter", "reconfigure_successful"),
+                *("changed", "nothing_to_change"),
+            )
+        ),
+        STRINGS["options"]["step"]["init"]["description"],
+    ]
+    assert len(dialogs) > 30
+    for text in dialogs:
+        assert "{meter}" in text
 
 
 def test_every_choice_is_named() -> None:
@@ -237,3 +309,4 @@ def test_every_choice_is_named() -> None:
     assert selector["gateway_protocol"]["options"].keys() == set(Protocol)
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
+    assert list(selector["found"]["options"]) == [SEARCH_ON]
