@@ -6,6 +6,7 @@ from typing import Any, Final, TypedDict
 
 from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.translation import async_get_cached_translations
 
 from .const import DOMAIN, MANUFACTURER
 from .meter import (
@@ -18,7 +19,7 @@ from .meter import (
     PortInUseError,
 )
 from .meter.link import GATEWAY_PREFIX
-from .shared_buses import async_port_users
+from .port_users import async_port_users
 
 NOTHING = "–"
 
@@ -53,6 +54,20 @@ def quoted(value: object) -> str:
 def port_name(port: str) -> str:
     """Return a port as the user knows it: the name of a serial port, or a gateway's host and port."""
     return port.removeprefix(GATEWAY_PREFIX)
+
+
+@callback
+def async_text(hass: HomeAssistant, key: str, default: str | None = None) -> str:
+    """Return a text of strings.json in Home Assistant's language, by its path with dots."""
+    category = key.partition(".")[0]
+    texts = async_get_cached_translations(hass, hass.config.language, category, DOMAIN)
+    return texts.get(f"component.{DOMAIN}.{key}", default or key)
+
+
+@callback
+def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str] | None) -> str:
+    """Return the message of an error in Home Assistant's language, to put into another one."""
+    return async_text(hass, f"exceptions.{key}.message").format(**(placeholders or {}))
 
 
 def meter_name(identity: Identity) -> str:

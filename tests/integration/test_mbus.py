@@ -1,5 +1,6 @@
 """A meter on M-Bus in Home Assistant, from the form to the settings."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,7 +28,7 @@ from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Tariff, VirtualMeter
 
-from . import SERIAL_NUMBER, entity_id, state, wait
+from . import SERIAL_NUMBER, enable, entity_id, state, wait
 from .test_config_flow import choose_bus, configure, filled_in, start, start_reconfigure
 from .test_settings import options, press, select
 
@@ -210,13 +211,22 @@ async def test_it_has_what_m_bus_offers_and_nothing_else(
         "reset_power_down_counter",
     }
     disabled = {entity.translation_key for entity in entities if entity.disabled_by}
-    assert disabled == {"access_number", "total_active_energy_t1", "total_active_energy_t2"}
+    assert disabled == {
+        "access_number",
+        "total_active_energy",
+        "total_active_energy_t1",
+        "total_active_energy_t2",
+        "reset_resettable_counter",
+        "reset_power_down_counter",
+    }
 
 
 async def test_energies_are_the_meters(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
-    virtual_meter.add_energy(l1=12.5, l2=-3.25)
+    await enable(hass, entity_id(hass, Platform.SENSOR, "total_active_energy"))
+    await asyncio.sleep(9)
+    virtual_meter.add_energy(l1=0.1, l2=-0.05)
     await wait(hass)
     energy = virtual_meter.active_energy
     for key, expected in (
@@ -251,7 +261,7 @@ async def test_a_broken_meter_is_a_problem(
         ("calculation_code", "forward_minus_reverse_net_pulses", "calculation_code", 11),
         ("s0_rate", "10000", "s0_rate", 10000),
         ("s0_rate", "100", "s0_rate", 100),
-        ("s0_rate", "0-01", "s0_rate", 0.01),
+        ("s0_rate", "0.01", "s0_rate", 0.01),
     ],
 )
 async def test_a_setting_is_unknown_until_it_is_written_and_kept_from_then_on(
@@ -270,6 +280,7 @@ async def test_a_setting_is_unknown_until_it_is_written_and_kept_from_then_on(
     assert shown is not None
     assert shown.state == option
     assert shown.attributes[ATTR_ASSUMED_STATE] is True
+    assert shown.attributes["note"] == "not_reported"
 
     await wait(hass)
     assert state(hass, Platform.SELECT, key) == option
@@ -297,7 +308,7 @@ async def test_what_was_written_is_stored_at_once_and_forgotten_with_the_meter(
     key = f"klefr.{loaded.entry_id}"
     assert key not in hass_storage
     await select(hass, "tariff", "t2")
-    await select(hass, "s0_rate", "0-1")
+    await select(hass, "s0_rate", "0.1")
     assert hass_storage[key]["data"] == {"tariff": 2, "s0_rate": 0.1}
     await hass.config_entries.async_remove(loaded.entry_id)
     await hass.async_block_till_done()
@@ -335,8 +346,16 @@ async def test_only_what_m_bus_can_set_is_offered(
     assert not line.requests
 
 
+@pytest.fixture
+async def reset_buttons(hass: HomeAssistant, loaded: MockConfigEntry) -> None:
+    """The buttons that reset counters, which start disabled."""
+    buttons = ("reset_resettable_counter", "reset_power_down_counter")
+    await enable(hass, *(entity_id(hass, Platform.BUTTON, button) for button in buttons))
+
+
+@pytest.mark.usefixtures("reset_buttons")
 async def test_without_acknowledgement_it_is_an_error_and_nothing_changes(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+    hass: HomeAssistant, virtual_meter: VirtualMeter
 ) -> None:
     await select(hass, "tariff", "t2")
     virtual_meter.refuse_writes = True
@@ -365,9 +384,8 @@ async def test_a_locked_calculation_code_is_an_error(
     assert state(hass, Platform.SELECT, "calculation_code") == STATE_UNKNOWN
 
 
-async def test_counters_are_reset(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
-) -> None:
+@pytest.mark.usefixtures("reset_buttons")
+async def test_counters_are_reset(hass: HomeAssistant, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter
     assert virtual_meter.power_down_counter
     energy = state(hass, Platform.SENSOR, "forward_active_energy")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import json
+from operator import attrgetter
 from pathlib import Path
 import re
 from string import Formatter
@@ -14,6 +15,7 @@ import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
+from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -38,7 +40,8 @@ from custom_components.klefr.meter import (
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
-from custom_components.klefr.services import FIELDS, Action, Problem
+from custom_components.klefr.service_errors import Problem
+from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
@@ -83,7 +86,17 @@ PLACES = {
     "host_has_port": {"host"},
     "several_answer": {"several"},
 }
-PROBLEM_PLACEHOLDERS = {"target", "meter", "field", "value", "allowed", "error", "done", "failed"}
+PROBLEM_PLACEHOLDERS = {
+    "target",
+    "meter",
+    "meters",
+    "field",
+    "value",
+    "allowed",
+    "error",
+    "done",
+    "failed",
+}
 
 
 def texts(strings: Any) -> Iterator[str]:
@@ -111,7 +124,26 @@ def test_every_state_has_a_name() -> None:
         states = STRINGS["entity"]["sensor"][sensor.key].get("state", {})
         assert list(states) == list(sensor.options or ())
     for select in SELECTS:
-        assert list(STRINGS["entity"]["select"][select.key]["state"]) == list(select.values)
+        states = STRINGS["entity"]["select"][select.key].get("state", {})
+        assert list(states) == [option for option in select.values if not is_number(option)]
+
+
+def is_number(option: str) -> bool:
+    """Return whether an option is what a user types and reads, and needs no other name."""
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", option) is not None
+
+
+def test_every_note_has_words_where_it_is_shown() -> None:
+    notes = {str(sensor.key): sensor.note for sensor in SENSORS}
+    notes |= {str(select.key): Note.NOT_REPORTED for select in SELECTS}
+    for platform, descriptions in ENTITIES.items():
+        for description in descriptions:
+            attributes = STRINGS["entity"][platform][description.key].get("state_attributes", {})
+            note = notes.get(description.key)
+            assert attributes.keys() == ({ATTR_NOTE} if note else set())
+            if note:
+                assert attributes[ATTR_NOTE].keys() == {"name", "state"}
+                assert attributes[ATTR_NOTE]["state"].keys() == {note}
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
@@ -137,7 +169,11 @@ def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
     assert ICONS["entity"][platform].keys() <= {str(d.key) for d in ENTITIES[platform]}
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.key)
+@pytest.mark.parametrize(
+    "failure",
+    sorted(FAILURES, key=attrgetter("key")),
+    ids=attrgetter("key"),
+)
 def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
     assert failure.key in STRINGS["exceptions"]
     assert (failure.key in STRINGS["config"]["error"]) is (failure.key not in LATER)
@@ -177,17 +213,26 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
 
 
+def test_the_irreversible_action_is_listed_last() -> None:
+    # Home Assistant sorts actions by key in one place and by name in another.
+    names = [STRINGS["services"][action]["name"] for action in Action]
+    assert sorted(Action) == list(Action)
+    assert sorted(names) == names
+    assert "irreversible" in names[-1]
+
+
 def test_actions_offer_what_the_entities_offer() -> None:
-    fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
+    fields = SERVICES[Action.CHANGE_SETTINGS]["fields"]
     for select in SELECTS:
         selector = fields[select.key]["selector"]["select"]
         options = [
             option for option, value in select.values.items() if value != select.irreversible
         ]
-        names = STRINGS["selector"][selector["translation_key"]]["options"]
-        states = STRINGS["entity"]["select"][select.key]["state"]
         assert selector["options"] == options
-        assert names == {option: states[option] for option in options}
+        if not all(map(is_number, options)):
+            names = STRINGS["selector"][selector["translation_key"]]["options"]
+            states = STRINGS["entity"]["select"][select.key]["state"]
+            assert names == {option: states[option] for option in options}
     for number in NUMBERS:
         selector = fields[number.key]["selector"]["number"]
         assert selector["min"] == number.native_min_value
@@ -198,12 +243,12 @@ def test_actions_offer_what_the_entities_offer() -> None:
 
 
 def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
-    strings = STRINGS["services"][Action.LOCK_CALCULATION_CODE_10]
+    strings = STRINGS["services"][Action.SET_CALCULATION_CODE_10]
     places = [
         strings["name"],
         strings["description"],
         *(field["description"] for field in strings["fields"].values()),
-        *(text for text in texts(STRINGS) if "lock_calculation_code_10" in text),
+        *(text for text in texts(STRINGS) if strings["name"].split(" (")[0] in text),
         *(text for text in texts(STRINGS) if re.search("code 10 is", text, re.IGNORECASE)),
     ]
     for place in places:

@@ -24,6 +24,7 @@ from .errors import (
     RefusedError,
     WrongMeterError,
 )
+from .guarded import GuardedReader
 from .link import (
     BaudRate,
     Parity,
@@ -58,6 +59,7 @@ from .model import (
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
 from .search import Found, Step, is_bus_answered, search, with_all_line_settings
+from .verdict import Decision, Jump, Memory, Moment, Verdict
 
 __all__ = [
     "BUSES",
@@ -73,18 +75,22 @@ __all__ = [
     "Communication",
     "CommunicationError",
     "Counter",
+    "Decision",
     "Direction",
     "Found",
     "GarbledAnswerError",
+    "GuardedReader",
     "Identity",
     "InvalidAddressError",
     "InvalidRangeError",
     "InvalidValueError",
+    "Jump",
     "KlefrError",
     "LineSettingsError",
     "LinkError",
     "MBusBus",
     "MBusMeter",
+    "Memory",
     "Meter",
     "MeterAccess",
     "MeterLostError",
@@ -93,6 +99,7 @@ __all__ = [
     "ModbusMeter",
     "ModbusTcpBus",
     "Model",
+    "Moment",
     "NeverSilentError",
     "NoAnswerError",
     "NotAKlefrMeterError",
@@ -115,6 +122,7 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
+    "Verdict",
     "WrongMeterError",
     "check_free",
     "find",

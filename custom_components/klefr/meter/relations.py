@@ -85,6 +85,8 @@ class Relation:
     """By how much the sum is above the whole."""
     rounding: int = 0
     """By how much more or less it is, beside what the number of parts makes it."""
+    by_code: bool = False
+    """Whether it depends on the calculation code."""
     blames_parts: bool = True
     """Whether a part may be wrong if the whole is not what it should be."""
 
@@ -109,10 +111,25 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
             whole=total,
             # What a code makes of reactive energy is not known.
             formulas=code_formulas(total, code if "_active" in total else None),
+            by_code=True,
         )
         for total in _energies(("total",), KINDS, COLUMNS)
     ]
     return (*sums, *totals)
+
+
+def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
+    """Return these quantities, and what each energy among them can be checked with."""
+    wanted = frozenset(quantities)
+    found = set(wanted)
+    for direction, kind, columns in product(DIRECTIONS, KINDS, (TARIFFS, PHASES)):
+        [whole] = _energies((direction,), (kind,), ("",))
+        parts = _energies((direction,), (kind,), columns)
+        if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
+            found |= {whole, *parts}
+    if COUNTER in wanted:
+        found |= {FORWARD, *_energies(("forward",), ("active_energy",), TARIFFS)}
+    return frozenset(found)
 
 
 COUNTER_KEY: Final = f"{COUNTER}:forward"

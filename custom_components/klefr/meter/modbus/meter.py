@@ -1,6 +1,8 @@
 """A meter that speaks Modbus: the 6934 and the 6944."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from itertools import chain
@@ -29,12 +31,13 @@ from ..model import (
     Model,
     Quadrant,
     Quantity,
-    Readings,
+    Reading,
     Setting,
     Settings,
     SettingValue,
     Tariff,
 )
+from ..relations import GUARDED
 from .bus import ModbusLine
 from .plan import Block, plan
 from .registers import (
@@ -63,18 +66,28 @@ MEMORY_CUTS: Final = "cuts"
 # A transformer meter measures up to 6 A of its secondary current.
 TRANSFORMER_METER_CURRENT: Final = 6
 
+type Key = Quantity | Setting | Identifier
+
 BLOCKS: Final = tuple(
     range(block[0].addresses.start, block[-1].addresses.stop)
     for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
 )
+ENERGY_BLOCK: Final = BLOCKS[-1]
 QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What energies are checked with.
+CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
 
 # Where the values begin: the only places where a read can be cut.
 VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
 
 SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
 SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMBER.addresses.stop)
+
+# What decides which currents, and so which powers, the meter's readings can mean. It is set on the
+# meter's buttons, maybe long after the meter was added.
+CURRENT_RANGE: Final = (Identifier.CT_RATIO, Identifier.CT_MODE, Identifier.RATED_CURRENT)
 
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
@@ -99,8 +112,6 @@ COUNTERS: Final[Mapping[Counter, Quantity]] = {
     Counter.RESETTABLE: Quantity.RESETTABLE_COUNTER,
     Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
 }
-
-type Key = Quantity | Setting | Identifier
 
 
 class ModbusMeter(Meter):
@@ -144,8 +155,7 @@ class ModbusMeter(Meter):
             if err.code not in NO_SUCH_REGISTERS:
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
-        meter.identity = _identity(values)
-        meter._maximum_current = _maximum_current(meter.identity)
+        meter._set_identity(_identity(values))
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -168,13 +178,24 @@ class ModbusMeter(Meter):
         }
 
     @override
-    async def read(self, quantities: Collection[Quantity]) -> Readings:
-        values = await self._read_own_values(quantities)
-        return {quantity: values[quantity] for quantity in quantities}
+    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+        wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
+        cuts = self._cuts
+        began = asyncio.get_running_loop().time()
+        values = await self._read_own_values(wanted | _readable_along(wanted, cuts))
+        pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
+        at_once = len(pieces) <= 1 and self._cuts == cuts
+        return Reading(
+            values={key: value for key, value in values.items() if isinstance(key, Quantity)},
+            calculation_code=values.get(Setting.CALCULATION_CODE),
+            spread=0.0 if at_once else asyncio.get_running_loop().time() - began,
+        )
 
     @override
     async def read_settings(self) -> Settings:
-        values = await self._read_own_values(SETTINGS)
+        values = await self._read_own_values((*SETTINGS, *CURRENT_RANGE))
+        if None not in (values[key] for key in CURRENT_RANGE):
+            self._set_identity(_with_current_range(self.identity, values))
         return {setting: values[setting] for setting in SETTINGS}
 
     @override
@@ -241,6 +262,10 @@ class ModbusMeter(Meter):
                 if addresses.issuperset(register.addresses)
             },
         }
+
+    def _set_identity(self, identity: Identity) -> None:
+        self.identity = identity
+        self._maximum_current = _maximum_current(identity)
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
         await self._read_own_values(())
@@ -344,28 +369,44 @@ def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
     return plan((REGISTERS[key] for key in keys), cuts)
 
 
+@lru_cache
+def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key]:
+    """Return what the guard can check with, and reading these keys reads anyway."""
+    addresses = {
+        address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
+    }
+    return frozenset(key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses))
+
+
 def _identity(values: Mapping[Key, Any]) -> Identity:
     """Make sure that these registers are those of a KLEFR meter, and say which it is."""
     serial_number: str = values[Identifier.SERIAL_NUMBER]
     doubtful = [key for key, value in values.items() if value is None]
     if doubtful or not serial_number.isdecimal() or not int(serial_number):
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
-    ratio: int = values[Identifier.CT_RATIO]
-    rated_current: int = values[Identifier.RATED_CURRENT]
-    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
-    return Identity(
+    identity = Identity(
         serial_number=serial_number,
-        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
+        model=Model.KLEFR_6934,
         meter_code=values[Identifier.METER_CODE],
         protocol_version=values[Identifier.PROTOCOL_VERSION],
         firmware_version=values[Identifier.FIRMWARE_VERSION],
         hardware_version=values[Identifier.HARDWARE_VERSION],
         checksum=values[Identifier.CHECKSUM],
+    )
+    return _with_current_range(identity, values)
+
+
+def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
+    """Return the identity with the currents that the meter reports, which also tell the model."""
+    ratio: int = values[Identifier.CT_RATIO]
+    rated_current: int = values[Identifier.RATED_CURRENT]
+    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
+    return replace(
+        identity,
+        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
         rated_current=rated_current,
-        transformer_primary_current=ratio if transformers and ratio else None,
-        transformer_secondary_current=values[Identifier.CT_MODE]
-        if transformers and ratio
-        else None,
+        transformer_primary_current=ratio or None,
+        transformer_secondary_current=values[Identifier.CT_MODE] if ratio else None,
     )
 
 
