@@ -158,7 +158,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             entry,
             meter,
             kind="settings",
-            interval=SETTINGS_INTERVAL if meter.tells_settings else None,
+            interval=SETTINGS_INTERVAL if meter.reports_settings else None,
         )
         self._readings = readings
         self._store = written_store(hass, entry)
@@ -169,7 +169,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     @override
     async def _async_setup(self) -> None:
-        if self.meter.tells_settings:
+        if self.meter.reports_settings:
             return
         stored = await self._store.async_load() or {}
         # The irreversible code is not among the settings that can be written.
@@ -222,7 +222,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
         """Remember a value that was written, if the meter does not report it."""
-        if not self.meter.tells_settings:
+        if not self.meter.reports_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
 

@@ -56,7 +56,7 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)
-        self._attr_assumed_state = not coordinator.meter.tells_settings
+        self._attr_assumed_state = not coordinator.meter.reports_settings
         super().__init__(coordinator, description)
 
     @property

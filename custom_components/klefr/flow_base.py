@@ -10,7 +10,7 @@ import voluptuous as vol
 
 from .meter import KlefrError, Protocol, SerialLink
 from .shared_buses import async_held_bus, link_from
-from .wording import async_translation
+from .wording import async_translation, port_name
 
 
 class KlefrFlow(ConfigFlow):
@@ -50,7 +50,11 @@ class KlefrFlow(ConfigFlow):
     ) -> ConfigFlowResult:
         """Show a form, with what went wrong at the field that caused it."""
         data = {**suggested, **self._bus}
-        placeholders = {key: str(data.get(key, "")) for key in (CONF_PORT, CONF_ADDRESS, CONF_NAME)}
+        placeholders: dict[str, str] = {
+            key: str(data[key]) for key in (CONF_PORT, CONF_ADDRESS, CONF_NAME) if key in data
+        }
+        if self._bus:
+            placeholders[CONF_PORT] = port_name(self._bus[CONF_PORT])
         errors: dict[str, str] = {}
         if error is not None:
             translation = async_translation(self.hass, data, error)

@@ -18,15 +18,16 @@ from .meter import (
     AddressTakenError,
     BaudRate,
     Communication,
-    InvalidAddressError,
+    InvalidSecondaryAddressError,
     KlefrError,
     Parity,
     Protocol,
     SerialLink,
+    is_gateway,
     is_secondary_address,
 )
 from .shared_buses import async_entries_on_port, async_port_users, link_from
-from .wording import communication_name, listed
+from .wording import communication_names, listed
 
 
 class CommunicationSteps(KlefrFlow):
@@ -70,7 +71,7 @@ class CommunicationSteps(KlefrFlow):
             other_entries = await async_entries_on_port(self.hass, entry)
             try:
                 self._check_addresses(self._current, self._wanted, other_entries)
-            except (InvalidAddressError, AddressTakenError) as err:
+            except (InvalidSecondaryAddressError, AddressTakenError) as err:
                 error = err
             else:
                 line_settings = _line_settings(self._current)
@@ -104,7 +105,7 @@ class CommunicationSteps(KlefrFlow):
         """Raise an error if a new address is invalid or belongs to another entry."""
         secondary_address = wanted.secondary_address
         if secondary_address is not None and not is_secondary_address(secondary_address):
-            raise InvalidAddressError(f"{secondary_address!r} does not have 8 digits")
+            raise InvalidSecondaryAddressError(f"{secondary_address!r} does not have 8 digits")
         for other in other_entries:
             if other.data[CONF_ADDRESS] == wanted.address != current.address:
                 raise AddressTakenError(wanted.address, other.title)
@@ -168,11 +169,13 @@ class CommunicationSteps(KlefrFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Say how the meter communicates now."""
+        assert self._current is not None
         assert self._wanted is not None
-        return self.async_abort(
-            reason="changed",
-            description_placeholders={"wanted": communication_name(self._wanted)},
+        port = self._get_reconfigure_entry().data[CONF_PORT]
+        _, wanted = communication_names(
+            self.hass, (self._current, self._wanted), gateway=is_gateway(port)
         )
+        return self.async_abort(reason="changed", description_placeholders={"wanted": wanted})
 
     async def async_step_not_changed(
         self, user_input: dict[str, Any] | None = None

@@ -56,7 +56,7 @@ async def test_a_port_that_is_missing_at_start_is_tried_again(
     await line.unplug()
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
-    assert entry.error_reason_translation_key == "port_not_found"
+    assert entry.error_reason_translation_key == "port_not_found_proxy"
     assert f"no port {line.port}" in str(entry.reason)
     await line.plug()
     await wait(hass, seconds=60)
@@ -69,7 +69,7 @@ async def test_a_silent_meter_at_start_is_tried_again(
     line.silent = True
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
-    assert entry.error_reason_translation_key == "no_answer"
+    assert entry.error_reason_translation_key == "no_answer_modbus"
 
 
 async def test_another_meter_at_start_stops_the_entry(
@@ -222,4 +222,4 @@ async def test_two_line_settings_on_one_port_are_an_error_that_mends_itself(
     await hass.config_entries.async_unload(loaded.entry_id)
     await wait(hass, seconds=60)
     # The port is free for it now, though nobody answers there.
-    assert other.error_reason_translation_key == "no_answer"
+    assert other.error_reason_translation_key == "no_answer_modbus"

@@ -183,7 +183,7 @@ async def test_a_silent_meter_is_an_error(
     line.silent = True
     with pytest.raises(HomeAssistantError) as error:
         await select(hass, "tariff", "t2")
-    assert error.value.translation_key == "no_answer"
+    assert error.value.translation_key == "no_answer_modbus"
     assert virtual_meter.tariff == 1
 
 

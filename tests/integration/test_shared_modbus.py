@@ -180,7 +180,7 @@ async def test_m_bus_is_not_spoken_on_a_modbus_port(
 ) -> None:
     result = await configure(hass, await start(hass), {"port": line.port, "protocol": "mbus"})
     assert result["errors"] == {"port": "line_settings_in_use"}
-    assert "modbus" in result["description_placeholders"]["error"]
+    assert result["description_placeholders"]["protocol"] == "Modbus RTU"
 
 
 @pytest.mark.parametrize("parity", ["E", "N"])
@@ -222,7 +222,7 @@ async def test_a_silent_meter_is_asked_once_and_is_no_answer(
     result = await choose(hass, flow, "modbus")
     answers = meter_answers({**entry_data, "address": 9})
     result = await configure(hass, result["flow_id"], answers)
-    assert result["errors"] == {"base": "no_answer"}
+    assert result["errors"] == {"base": "no_answer_modbus"}
     assert len(line.requests) == 1
     result = await configure(hass, result["flow_id"], meter_answers(entry_data))
     assert result["type"] is FlowResultType.CREATE_ENTRY

@@ -161,7 +161,7 @@ async def test_who_has_the_port_is_named(hass: HomeAssistant, line: Line) -> Non
     await hass.async_add_executor_job(other.open)
     result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
     assert result["errors"] == {"port": "port_in_use_by"}
-    assert result["description_placeholders"]["error"] == "Zigbee stick (zha)"
+    assert result["description_placeholders"]["users"] == "Zigbee stick (zha)"
     await hass.async_add_executor_job(other.close)
 
 
@@ -231,7 +231,7 @@ async def test_a_gateway_that_is_not_there_is_explained(
     async with modbus.serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
         pass
     result = await begin_gateway(hass, "modbus_tcp", line)
-    assert result["errors"] == {"host": "link_failed"}
+    assert result["errors"] == {"host": "host_refused_gateway"}
     host, port = line.port.split(":")
     assert filled_in(result["data_schema"]) == {
         "host": host,

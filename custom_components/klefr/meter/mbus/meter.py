@@ -8,12 +8,15 @@ import re
 from typing import Any, Final, Self, override
 
 from ..errors import (
+    CodeNotAcknowledgedError,
     GarbledAnswerError,
     InvalidAddressError,
     InvalidRangeError,
     InvalidValueError,
     NoAnswerError,
+    NotAcknowledgedError,
     NotAKlefrMeterError,
+    WrongConfirmationError,
     WrongMeterError,
 )
 from ..link import BaudRate, Parity
@@ -123,7 +126,7 @@ class MBusMeter(Meter):
     settings = WRITABLE
     counters = frozenset(RESETS)
     registers = ()
-    tells_settings = False
+    reports_settings = False
 
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -184,15 +187,14 @@ class MBusMeter(Meter):
     @override
     async def write(self, setting: Setting, value: SettingValue) -> None:
         if value not in WRITABLE.get(setting, ()):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+            raise InvalidValueError(setting, value)
+        await self._set(setting, value)
 
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
-            raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
-        command = COMMANDS[Setting.CALCULATION_CODE](LOCKED_CODE)
-        await self._bus.write(self._target, command, self._check)
+            raise WrongConfirmationError(f"The meter is {self.identity.serial_number}")
+        await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override
     async def reset(self, counter: Counter) -> None:
@@ -212,8 +214,8 @@ class MBusMeter(Meter):
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
         allowed = COMMUNICATION.get(setting)
         if allowed is None or not allowed(value):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+            raise InvalidValueError(setting, value)
+        await self._set(setting, value)
 
     @override
     async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
@@ -236,6 +238,14 @@ class MBusMeter(Meter):
             ],
             "values": {str(quantity): value for quantity, value in values.items()},
         }
+
+    async def _set(self, setting: Setting, value: SettingValue) -> None:
+        try:
+            await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+        except NotAcknowledgedError as err:
+            if setting is Setting.CALCULATION_CODE:
+                raise CodeNotAcknowledgedError(str(err)) from err
+            raise
 
     async def _read_own_answers(self) -> list[Answer]:
         answers = await self._bus.read_answers(self._target)
