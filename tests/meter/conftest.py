@@ -1,6 +1,7 @@
-"""A meter in software on a real pseudo-terminal."""
+"""A meter in software on a line in memory, in virtual time."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -8,6 +9,18 @@ from custom_components.klefr.meter import ModbusBus, ModbusMeter, SerialLink
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
+from simulator.virtual_time import VirtualTimeLoop
+
+PORT = "virtual://meter"
+GATEWAY = "socket://gateway:502"
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Let tests run in virtual time, but for those over what is no line in memory."""
+    real = item.get_closest_marker("real_time") is not None
+    return {"loop": asyncio.new_event_loop if real else VirtualTimeLoop}
 
 
 @pytest.fixture
@@ -18,8 +31,18 @@ def virtual_meter() -> VirtualMeter:
 
 @pytest.fixture
 async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, pacing=False) as line:
+    async with serve(virtual_meter, virtual=PORT) as line:
         yield line
+
+
+def answer_late(line: Line, *delays: float) -> None:
+    """Let the next answers each come so many seconds late."""
+    late = iter(delays)
+
+    def delay(_frame: bytes) -> None:
+        line.delay_answer = next(late, 0.0)
+
+    line.before_hearing = delay
 
 
 @pytest.fixture
@@ -31,3 +54,11 @@ async def bus(line: Line) -> AsyncIterator[ModbusBus]:
 @pytest.fixture
 async def meter(bus: ModbusBus) -> ModbusMeter:
     return await ModbusMeter.identify(bus, 1)
+
+
+@pytest.fixture(autouse=True)
+def enable_event_loop_debug() -> None:
+    """Do without asyncio's debug mode, which doubles the computing time.
+
+    The tests of the integration, which run the same code, have it.
+    """

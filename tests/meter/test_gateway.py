@@ -29,13 +29,14 @@ from custom_components.klefr.meter import (
     identify,
 )
 from simulator import mbus, modbus
-from simulator.gateway import TcpLine
+from simulator.gateway import Gateway
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.registers import Registers
 from tests.simulator.client import frame
 
-ANY_PORT = ("127.0.0.1", 0)
+from .conftest import GATEWAY, answer_late
+
 ADDRESS = 7
 SERIAL_NUMBER = "22091039"
 SERIAL_NUMBER_REGISTERS = [0x2209, 0x1039]
@@ -60,24 +61,22 @@ def virtual_meter(protocol: Protocol) -> VirtualMeter:
 
 
 def serve(
-    protocol: Protocol, meter: VirtualMeter, *, pacing: bool = False
+    protocol: Protocol, meter: VirtualMeter, *, pacing: bool = True
 ) -> AbstractAsyncContextManager[Line]:
     if protocol is Protocol.MBUS:
-        return mbus.serve(meter, tcp=ANY_PORT, pacing=pacing)
+        return mbus.serve(meter, virtual=GATEWAY, pacing=pacing)
     framing = "socket" if protocol is Protocol.MODBUS_TCP else "rtu"
-    return modbus.serve(meter, tcp=ANY_PORT, pacing=pacing, framing=framing)
+    return modbus.serve(meter, virtual=GATEWAY, pacing=pacing, framing=framing)
 
 
 def bus_to(protocol: Protocol, line: Line) -> Bus:
-    return BUSES[protocol](SerialLink(port=f"socket://{line.port}"))
+    return BUSES[protocol](SerialLink(port=line.port))
 
 
 @pytest.fixture
-async def line(
-    socket_enabled: None, protocol: Protocol, virtual_meter: VirtualMeter
-) -> AsyncIterator[TcpLine]:
+async def line(protocol: Protocol, virtual_meter: VirtualMeter) -> AsyncIterator[Gateway]:
     async with serve(protocol, virtual_meter) as line:
-        assert isinstance(line, TcpLine)
+        assert isinstance(line, Gateway)
         yield line
 
 
@@ -149,7 +148,7 @@ async def test_nobody_at_an_address_is_said_so(bus: Bus, line: Line) -> None:
 
 
 async def test_answers_that_come_in_pieces_are_put_together(
-    socket_enabled: None, protocol: Protocol, virtual_meter: VirtualMeter
+    protocol: Protocol, virtual_meter: VirtualMeter
 ) -> None:
     # A paced gateway passes on a few characters at a time.
     async with serve(protocol, virtual_meter, pacing=True) as line, bus_to(protocol, line) as bus:
@@ -161,7 +160,7 @@ async def test_answers_that_come_in_pieces_are_put_together(
 
 
 async def test_a_connection_that_ends_in_an_answer_is_an_error_and_is_made_again(
-    meter: Meter, line: TcpLine, virtual_meter: VirtualMeter
+    meter: Meter, line: Gateway, virtual_meter: VirtualMeter
 ) -> None:
     line.hang_up_next = 1
     line.requests.clear()
@@ -172,17 +171,17 @@ async def test_a_connection_that_ends_in_an_answer_is_an_error_and_is_made_again
 
 
 async def test_a_connection_that_ends_between_two_answers_is_made_again(
-    meter: Meter, line: TcpLine, virtual_meter: VirtualMeter
+    meter: Meter, line: Gateway, virtual_meter: VirtualMeter
 ) -> None:
     await line.unplug()
     await line.plug()
     # The gateway's farewell has to arrive.
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     await test_a_meter_is_read(meter, virtual_meter)
 
 
 async def test_a_gateway_that_is_gone_is_an_error_until_it_is_back(
-    meter: Meter, line: TcpLine, virtual_meter: VirtualMeter
+    meter: Meter, line: Gateway, virtual_meter: VirtualMeter
 ) -> None:
     await line.unplug()
     for _ in range(2):
@@ -195,7 +194,7 @@ async def test_a_gateway_that_is_gone_is_an_error_until_it_is_back(
 # In Modbus TCP frames have no checksum: the gateway has seen to it.
 @pytest.mark.parametrize("protocol", [Protocol.MODBUS, Protocol.MBUS], indirect=True)
 async def test_damaged_answers_are_asked_for_again(
-    meter: Meter, line: TcpLine, virtual_meter: VirtualMeter
+    meter: Meter, line: Gateway, virtual_meter: VirtualMeter
 ) -> None:
     line.garble_next = 2
     await test_a_meter_is_read(meter, virtual_meter)
@@ -219,7 +218,7 @@ def socket_frame(transaction: int, pdu: str, *, unit: int = ADDRESS) -> bytes:
     ids=lambda stray: stray.hex()[:28],
 )
 async def test_an_answer_to_an_earlier_transaction_is_not_taken(
-    modbus_tcp_bus: ModbusTcpBus, line: TcpLine, stray: bytes
+    modbus_tcp_bus: ModbusTcpBus, line: Gateway, stray: bytes
 ) -> None:
     line.noise = stray
     registers = await modbus_tcp_bus.read_registers(ADDRESS, 0x4000, 2)
@@ -229,27 +228,24 @@ async def test_an_answer_to_an_earlier_transaction_is_not_taken(
 
 @only_modbus_tcp
 async def test_a_late_answer_is_not_taken_for_another_registers_value(
-    modbus_tcp_bus: ModbusTcpBus, line: TcpLine, virtual_meter: VirtualMeter
+    modbus_tcp_bus: ModbusTcpBus, line: Gateway, virtual_meter: VirtualMeter
 ) -> None:
-    line.delay_answer = 0.3
+    answer_late(line, 0.3)
     late = asyncio.create_task(modbus_tcp_bus.read_registers(ADDRESS, 0x4000, 2))
     await asyncio.sleep(0.1)
     late.cancel()
-    line.delay_answer = 0
     registers = await modbus_tcp_bus.read_registers(ADDRESS, 0x5002, 2)
     assert list(registers) == Registers(virtual_meter).read(0x5002, 2)
 
 
 @only_modbus_tcp
-async def test_requests_of_several_meters_are_told_apart(
-    socket_enabled: None, protocol: Protocol
-) -> None:
+async def test_requests_of_several_meters_are_told_apart(protocol: Protocol) -> None:
     meters = [
         VirtualMeter(serial_number=f"{22091000 + address}", address=address, clock=lambda: 0.0)
         for address in range(1, 6)
     ]
     async with (
-        modbus.serve(*meters, tcp=ANY_PORT, pacing=False, framing="socket") as line,
+        modbus.serve(*meters, virtual=GATEWAY, framing="socket") as line,
         bus_to(protocol, line) as bus,
     ):
         found = await asyncio.gather(*(identify(bus, meter.address) for meter in meters))
@@ -260,7 +256,7 @@ async def test_requests_of_several_meters_are_told_apart(
 
 @only_modbus_tcp
 async def test_rtu_frames_are_no_answer_in_modbus_tcp(
-    modbus_tcp_bus: ModbusTcpBus, line: TcpLine
+    modbus_tcp_bus: ModbusTcpBus, line: Gateway
 ) -> None:
     line.noise = frame(ADDRESS, bytes.fromhex("03 04 DEADBEEF"))
     with pytest.raises(GarbledAnswerError):
@@ -271,7 +267,7 @@ async def test_rtu_frames_are_no_answer_in_modbus_tcp(
 
 
 @only_modbus_tcp
-async def test_the_wrong_kind_of_modbus_is_no_wrong_value(line: TcpLine) -> None:
-    async with ModbusBus(SerialLink(port=f"socket://{line.port}")) as bus:
+async def test_the_wrong_kind_of_modbus_is_no_wrong_value(line: Gateway) -> None:
+    async with ModbusBus(SerialLink(port=line.port)) as bus:
         with pytest.raises(CommunicationError):
             await bus.read_registers(ADDRESS, 0x4000, 2)

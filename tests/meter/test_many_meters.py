@@ -17,6 +17,8 @@ from custom_components.klefr.meter import (
 from simulator import mbus, modbus
 from simulator.meter import VirtualMeter
 
+from .conftest import PORT
+
 MODBUS_METERS = 60
 MBUS_METERS = 64
 ROUNDS = 2
@@ -55,7 +57,7 @@ async def test_sixty_modbus_meters_are_read_in_turn_and_one_that_is_dead_delays_
     for meter in virtual:
         meter.power_down_counter = 1000 + meter.address
     async with (
-        modbus.serve(*virtual) as line,
+        modbus.serve(*virtual, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meters = await asyncio.gather(
@@ -109,7 +111,7 @@ async def test_sixty_four_m_bus_meters_are_read_however_they_are_addressed() -> 
     # Neighbours on the line are addressed in different ways.
     virtual = [meter for pair in zip(virtual[:32], virtual[32:], strict=True) for meter in pair]
     async with (
-        mbus.serve(*virtual, answer_delay=0.005) as line,
+        mbus.serve(*virtual, virtual=PORT) as line,
         MBusBus(SerialLink(port=line.port)) as bus,
     ):
         meters = await asyncio.gather(

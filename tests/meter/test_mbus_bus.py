@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -22,8 +21,10 @@ from custom_components.klefr.meter.mbus.record import Telegram
 from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Parity, VirtualMeter
-from simulator.terminal import PtyLine
+from simulator.virtual import VirtualLine
 from tests.simulator.client import connect
+
+from .conftest import PORT, answer_late
 
 OWN = SecondaryAddress(identification="22091039", manufacturer=0x25CD)
 OTHERS = SecondaryAddress(identification="22091040", manufacturer=0x25CD)
@@ -51,7 +52,7 @@ def other_meter() -> VirtualMeter:
 @pytest.fixture
 async def line(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> AsyncIterator[Line]:
     other_meter.address = 1
-    async with serve(virtual_meter, other_meter, pacing=False) as line:
+    async with serve(virtual_meter, other_meter, virtual=PORT) as line:
         yield line
 
 
@@ -136,13 +137,13 @@ async def test_nobody_at_an_address_is_said_so(bus: MBusBus, line: Line) -> None
         await bus.read(SecondaryAddress(identification="12345678", manufacturer=0x25CD))
 
 
-async def test_an_echo_of_the_request_is_nobody(bus: MBusBus, line: Line) -> None:
+async def test_an_echo_of_the_request_is_nobody() -> None:
     class Echo:
         async def hear(self, frame: bytes, line: Line) -> bytes:
             return frame
 
     async with (
-        PtyLine(Echo(), baud_rate=9600, parity=Parity.EVEN, pacing=False) as echo,
+        VirtualLine(Echo(), port=PORT, baud_rate=9600, parity=Parity.EVEN) as echo,
         MBusBus(SerialLink(port=echo.port)) as lonely,
     ):
         with pytest.raises(NoAnswerError):
@@ -207,7 +208,7 @@ async def test_a_readout_of_several_telegrams_is_read_to_its_end(
         assert [telegram.more_records_follow for telegram in telegrams] == [True, True, False]
 
 
-async def test_a_readout_without_end_is_an_error(line: Line) -> None:
+async def test_a_readout_without_end_is_an_error() -> None:
     class Endless:
         async def hear(self, frame: bytes, line: Line) -> bytes:
             if frame[1] == 0x40:
@@ -215,20 +216,20 @@ async def test_a_readout_without_end_is_an_error(line: Line) -> None:
             return long_frame("08 00 72 39100922 CD25 01 02 00 00 0000 1F")
 
     async with (
-        PtyLine(Endless(), baud_rate=9600, parity=Parity.EVEN, pacing=False) as endless,
+        VirtualLine(Endless(), port=PORT, baud_rate=9600, parity=Parity.EVEN) as endless,
         MBusBus(SerialLink(port=endless.port)) as bus,
     ):
         with pytest.raises(GarbledAnswerError):
             await bus.read(0)
 
 
-async def test_an_answer_without_records_is_no_meters(line: Line) -> None:
+async def test_an_answer_without_records_is_no_meters() -> None:
     class Stranger:
         async def hear(self, frame: bytes, line: Line) -> bytes:
             return b"\xe5" if frame[1] == 0x40 else long_frame("08 00 70 08")
 
     async with (
-        PtyLine(Stranger(), baud_rate=9600, parity=Parity.EVEN, pacing=False) as strange,
+        VirtualLine(Stranger(), port=PORT, baud_rate=9600, parity=Parity.EVEN) as strange,
         MBusBus(SerialLink(port=strange.port)) as bus,
     ):
         with pytest.raises(NotAKlefrMeterError):
@@ -298,11 +299,10 @@ async def test_a_late_acknowledgement_is_not_taken_for_that_of_the_next_command(
     bus: MBusBus, line: Line, virtual_meter: VirtualMeter
 ) -> None:
     def delay(_telegrams: list[Telegram]) -> None:
-        line.delay_answer = 1.3
+        answer_late(line, 2.4, 0.1, 0.1)
 
     with pytest.raises(NotAcknowledgedError):
         await bus.write(0, TARIFF_2, delay)
-    line.delay_answer = 0
     # The acknowledgements of the first command are on their way.
     virtual_meter.refuse_writes = True
     with pytest.raises(NotAcknowledgedError):
@@ -312,11 +312,10 @@ async def test_a_late_acknowledgement_is_not_taken_for_that_of_the_next_command(
 async def test_a_late_answer_is_not_taken_for_another_meters(bus: MBusBus, line: Line) -> None:
     await bus.read(0)
     await bus.read(1)
-    line.delay_answer = 0.6
+    answer_late(line, 0.6)
     read = asyncio.create_task(bus.read(0))
     await asyncio.sleep(0.3)
     read.cancel()
-    line.delay_answer = 0
     assert await identification(bus, 1) == "22091040"
     assert await identification(bus, OWN) == "22091039"
     assert await identification(bus, OTHERS) == "22091040"
@@ -328,14 +327,15 @@ async def test_conversations_take_turns(bus: MBusBus) -> None:
     assert found == ["22091039", "22091039", "22091040", "22091040"] * 5
 
 
-async def test_a_cancelled_conversation_leaves_no_meter_selected(bus: MBusBus, line: Line) -> None:
-    line.delay_answer = 0.05
-    for pause in (0.02, 0.08, 0.13, 0.18):
-        read = asyncio.create_task(bus.read(OWN))
-        await asyncio.sleep(pause)
-        read.cancel()
-        await asyncio.wait({read})
-        assert await identification(bus, OTHERS) == "22091040"
+@pytest.mark.parametrize("pause", [step / 40 for step in range(20)])
+async def test_a_cancelled_conversation_leaves_no_meter_selected(
+    bus: MBusBus, pause: float
+) -> None:
+    read = asyncio.create_task(bus.read(OWN))
+    await asyncio.sleep(pause)
+    read.cancel()
+    await asyncio.wait({read})
+    assert await identification(bus, OTHERS) == "22091040"
 
 
 @pytest.mark.parametrize("baud_rate", BaudRate)
@@ -343,7 +343,7 @@ async def test_every_baud_rate_is_waited_for(
     virtual_meter: VirtualMeter, baud_rate: BaudRate
 ) -> None:
     async with (
-        serve(virtual_meter, baud_rate=baud_rate) as line,
+        serve(virtual_meter, baud_rate=baud_rate, virtual=PORT) as line,
         MBusBus(SerialLink(port=line.port, baud_rate=baud_rate)) as bus,
     ):
         assert await identification(bus, 0) == "22091039"
@@ -358,10 +358,10 @@ async def test_another_baud_rate_is_silence(line: Line) -> None:
 
 @pytest.mark.parametrize("target", [0, OWN], ids=["primary", "secondary"])
 async def test_an_unplugged_converter_is_an_error_and_found_again(
-    virtual_meter: VirtualMeter, tmp_path: Path, target: int | SecondaryAddress
+    virtual_meter: VirtualMeter, target: int | SecondaryAddress
 ) -> None:
     async with (
-        serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line,
+        serve(virtual_meter, virtual=PORT) as line,
         MBusBus(SerialLink(port=line.port)) as bus,
     ):
         await bus.read(target)

@@ -30,8 +30,10 @@ from custom_components.klefr.meter import (
 from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Parity, VirtualMeter
-from simulator.terminal import PtyLine
+from simulator.virtual import VirtualLine
 from tests.data.mbus import telegrams
+
+from .conftest import PORT
 
 SERIAL_NUMBER = "22091039"
 
@@ -59,7 +61,7 @@ def virtual_meter() -> VirtualMeter:
 
 @pytest.fixture
 async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, pacing=False) as line:
+    async with serve(virtual_meter, virtual=PORT) as line:
         yield line
 
 
@@ -95,7 +97,7 @@ def changed(old: bytes, new: bytes) -> bytes:
 
 async def read(telegram: bytes) -> dict[Quantity, object]:
     async with (
-        PtyLine(Telegrams(telegram), baud_rate=9600, parity=Parity.EVEN, pacing=False) as line,
+        VirtualLine(Telegrams(telegram), port=PORT, baud_rate=9600, parity=Parity.EVEN) as line,
         MBusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await MBusMeter.identify(bus, 0)
@@ -319,8 +321,8 @@ async def test_code_10_that_is_not_acknowledged_is_an_error(
 
 async def test_the_telegram_is_dumped_raw_and_decoded() -> None:
     async with (
-        PtyLine(
-            Telegrams(MANUAL_TELEGRAM), baud_rate=9600, parity=Parity.EVEN, pacing=False
+        VirtualLine(
+            Telegrams(MANUAL_TELEGRAM), port=PORT, baud_rate=9600, parity=Parity.EVEN
         ) as line,
         MBusBus(SerialLink(port=line.port)) as bus,
     ):

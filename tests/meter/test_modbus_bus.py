@@ -1,11 +1,9 @@
 """Requests on a line that is not always kind."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
-import serialx
 
 from custom_components.klefr.meter import (
     BaudRate,
@@ -13,10 +11,8 @@ from custom_components.klefr.meter import (
     LinkError,
     ModbusBus,
     NoAnswerError,
-    Parity,
     PortInUseError,
     PortNotFoundError,
-    PortPermissionError,
     RefusedError,
     SerialLink,
 )
@@ -25,6 +21,8 @@ from simulator.meter import VirtualMeter
 from simulator.modbus import serve
 from simulator.registers import Registers
 from tests.simulator.client import frame
+
+from .conftest import PORT, answer_late
 
 SERIAL_NUMBER = [0x2209, 0x1039]
 
@@ -104,10 +102,9 @@ async def test_another_units_answer_is_not_taken(bus: ModbusBus, line: Line) -> 
 async def test_a_late_answer_is_never_taken_for_another_registers_value(
     bus: ModbusBus, line: Line, virtual_meter: VirtualMeter
 ) -> None:
-    line.delay_answer = 2.5
+    answer_late(line, 3, 0.1, 0.1)
     with pytest.raises(NoAnswerError):
         await bus.read_registers(1, 0x4000, 2)
-    line.delay_answer = 0
     # The answers to three repetitions are on their way, and each would fit.
     assert list(await bus.read_registers(1, 0x5002, 2)) == Registers(virtual_meter).read(0x5002, 2)
 
@@ -115,12 +112,9 @@ async def test_a_late_answer_is_never_taken_for_another_registers_value(
 async def test_an_answer_to_a_repetition_is_not_taken_for_the_next_request(
     bus: ModbusBus, line: Line, virtual_meter: VirtualMeter
 ) -> None:
-    line.delay_answer = 0.6
-    first = asyncio.create_task(bus.read_registers(1, 0x4000, 2))
-    await asyncio.sleep(0.3)
-    line.delay_answer = 0.5
-    assert list(await first) == SERIAL_NUMBER
-    line.delay_answer = 0
+    answer_late(line, 1.5, 0.5)
+    assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER
+    assert len(line.requests) == 2
     for address in (0x5002, 0x5004, 0x5006):
         assert list(await bus.read_registers(1, address, 2)) == Registers(virtual_meter).read(
             address, 2
@@ -130,11 +124,10 @@ async def test_an_answer_to_a_repetition_is_not_taken_for_the_next_request(
 async def test_an_answer_to_a_cancelled_request_is_not_taken_for_the_next_ones(
     bus: ModbusBus, line: Line, virtual_meter: VirtualMeter
 ) -> None:
-    line.delay_answer = 0.3
+    answer_late(line, 0.3)
     request = asyncio.create_task(bus.read_registers(1, 0x4000, 2))
     await asyncio.sleep(0.1)
     request.cancel()
-    line.delay_answer = 0
     assert list(await bus.read_registers(1, 0x5002, 2)) == Registers(virtual_meter).read(0x5002, 2)
 
 
@@ -159,7 +152,7 @@ async def test_a_cancelled_request_leaves_the_line_usable(bus: ModbusBus, line: 
 
 async def test_a_paced_line_is_waited_for(virtual_meter: VirtualMeter) -> None:
     async with (
-        serve(virtual_meter, baud_rate=1200) as line,
+        serve(virtual_meter, baud_rate=1200, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port, baud_rate=BaudRate.B1200)) as bus,
     ):
         assert list(await bus.read_registers(1, 0x6000, 75)) == Registers(virtual_meter).read(
@@ -169,32 +162,9 @@ async def test_a_paced_line_is_waited_for(virtual_meter: VirtualMeter) -> None:
 
 
 async def test_a_port_that_is_not_there() -> None:
-    async with ModbusBus(SerialLink(port="/dev/klefr-nowhere")) as bus:
+    async with ModbusBus(SerialLink(port="virtual://nowhere")) as bus:
         with pytest.raises(PortNotFoundError):
             await bus.read_registers(1, 0x4000, 2)
-
-
-async def test_a_port_that_may_not_be_opened(
-    bus: ModbusBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_args: object) -> int:
-        raise PermissionError
-
-    # Whoever runs the tests may be allowed to open everything.
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        with pytest.raises(PortPermissionError):
-            await bus.read_registers(1, 0x4000, 2)
-
-
-async def test_a_port_that_another_program_holds(bus: ModbusBus, line: Line) -> None:
-    other = serialx.serial_for_url(line.port, baudrate=9600, exclusive=True)
-    await asyncio.to_thread(other.open)
-    try:
-        with pytest.raises(PortInUseError):
-            await bus.read_registers(1, 0x4000, 2)
-    finally:
-        await asyncio.to_thread(other.close)
 
 
 @pytest.mark.parametrize("port", ["file.txt", ".", "", "gopher://meter", "socket://", "rfc2217://"])
@@ -236,10 +206,10 @@ async def test_a_request_that_outlives_the_last_holder_leaves_the_port_alone(lin
 
 
 async def test_a_port_that_vanished_is_opened_again_when_it_is_back(
-    virtual_meter: VirtualMeter, tmp_path: Path
+    virtual_meter: VirtualMeter,
 ) -> None:
     async with (
-        serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         await bus.read_registers(1, 0x4000, 2)
@@ -260,22 +230,3 @@ async def test_a_port_that_vanishes_during_a_request_ends_it_at_once(
     with pytest.raises(LinkError):
         await request
     assert len(line.requests) == 1
-
-
-async def test_any_pseudo_terminal_can_be_opened_again() -> None:
-    master, slave = os.openpty()
-    # One without parity, as socat makes them, is not what a meter's line settings ask for.
-    for _ in range(2):
-        async with ModbusBus(SerialLink(port=os.ttyname(slave), parity=Parity.EVEN)) as bus:
-            with pytest.raises(NoAnswerError):
-                await bus.write_register(1, 0x6048, 1)
-    os.close(master)
-    os.close(slave)
-
-
-async def test_a_gateway_is_a_port_too(virtual_meter: VirtualMeter, socket_enabled: None) -> None:
-    async with (
-        serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line,
-        ModbusBus(SerialLink(port=f"socket://{line.port}")) as bus,
-    ):
-        assert list(await bus.read_registers(1, 0x4000, 2)) == SERIAL_NUMBER

@@ -34,6 +34,7 @@ from simulator.modbus import serve
 from simulator.registers import load_image, put_image
 from tests.data import DATA
 
+from .conftest import PORT
 from .test_registers import READ_BY_A_PERSON
 
 
@@ -41,7 +42,7 @@ async def test_a_real_meters_registers_over_the_line() -> None:
     virtual_meter = VirtualMeter(serial_number="22091039")
     put_image(virtual_meter, load_image(DATA / "real_meter_registers.json"))
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -60,7 +61,7 @@ async def test_a_real_meters_registers_over_the_line() -> None:
 async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944")
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)
@@ -309,7 +310,7 @@ async def test_a_real_meters_registers_are_dumped_as_they_are() -> None:
     virtual_meter = VirtualMeter(serial_number="22091039")
     put_image(virtual_meter, image)
     async with (
-        serve(virtual_meter, pacing=False) as line,
+        serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
     ):
         meter = await ModbusMeter.identify(bus, 1)

@@ -28,7 +28,8 @@ from custom_components.klefr.meter import (
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
-from tests.impatience import defaults, lose_patience
+
+from .conftest import PORT
 
 SERIAL_NUMBER = "22091039"
 OTHER = "22091040"
@@ -48,16 +49,6 @@ MBUS_CHANGES = [
     replace(MBUS, baud_rate=BaudRate.B2400),
     replace(MBUS, address=5, secondary_address="00000001", baud_rate=BaudRate.B4800),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_patience(monkeypatch)
-
-
-@pytest.fixture
-def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(defaults(find), "rounds", 1)
 
 
 @pytest.fixture(params=["modbus", "mbus by primary", "mbus by secondary"])
@@ -83,7 +74,7 @@ def other_meter(virtual_meter: VirtualMeter) -> VirtualMeter:
 @pytest.fixture
 async def line(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> AsyncIterator[Line]:
     serve = mbus.serve if virtual_meter.model.speaks_mbus else modbus.serve
-    async with serve(virtual_meter, other_meter, pacing=False) as line:
+    async with serve(virtual_meter, other_meter, virtual=PORT) as line:
         yield line
 
 
@@ -184,7 +175,7 @@ async def test_an_address_that_several_have_is_refused(
 ) -> None:
     twin = VirtualMeter(serial_number="22091041", model=other_meter.model, address=9)
     serve = mbus.serve if other_meter.model.speaks_mbus else modbus.serve
-    async with serve(other_meter, twin, pacing=False) as crowded:
+    async with serve(other_meter, twin, virtual="virtual://crowded") as crowded:
         way = replace(
             way,
             open_bus=lambda *_: (ModbusBus if kind == "modbus" else MBusBus)(
@@ -320,7 +311,6 @@ def cut_and_forget(line: Line, meter: VirtualMeter, now: Communication, number: 
     line.before_answering = fail
 
 
-@pytest.mark.usefixtures("one_round")
 @pytest.mark.parametrize(
     ("kind", "cut"),
     [
@@ -363,7 +353,6 @@ async def test_a_meter_is_found_again_wherever_its_power_fails(
     assert place_of(virtual_meter) == wanted
 
 
-@pytest.mark.usefixtures("one_round")
 @pytest.mark.parametrize("kind", ["modbus", "mbus by primary"], indirect=True)
 @pytest.mark.parametrize("written", [1, 2, 3])
 async def test_a_meter_is_found_again_between_all_old_and_new_settings(
