@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,9 +22,12 @@ from . import SERIAL_NUMBER
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Let time jump, but not where the recorder's own threads have to keep up."""
-    real = item.get_closest_marker("real_time") is not None
-    return {"loop": asyncio.new_event_loop if real else VirtualTimeLoop}
+    """Let time jump, but not for tests of what the system or a thread does in its own time."""
+    return {"loop": asyncio.new_event_loop if _in_real_time(item) else VirtualTimeLoop}
+
+
+def _in_real_time(item: pytest.Item) -> bool:
+    return item.get_closest_marker("real_time") is not None
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +49,16 @@ def virtual_meter() -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, virtual="virtual://meter") as line:
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """How to serve a line: in memory, or in real time as a terminal that takes no time."""
+    if _in_real_time(request.node):
+        return {"link": tmp_path / "meter", "pacing": False}
+    return {"virtual": "virtual://meter"}
+
+
+@pytest.fixture
+async def line(virtual_meter: VirtualMeter, where: dict[str, Any]) -> AsyncIterator[Line]:
+    async with serve(virtual_meter, **where) as line:
         yield line
 
 

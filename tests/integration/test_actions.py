@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 import math
-from pathlib import Path
 import re
 from typing import Any
 
@@ -61,18 +60,14 @@ def mbus_meter() -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(
-    virtual_meter: VirtualMeter, other_meter: VirtualMeter, tmp_path: Path
-) -> AsyncIterator[Line]:
-    async with modbus.serve(
-        virtual_meter, other_meter, pacing=False, link=tmp_path / "shared"
-    ) as line:
+async def line(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> AsyncIterator[Line]:
+    async with modbus.serve(virtual_meter, other_meter, virtual="virtual://modbus") as line:
         yield line
 
 
 @pytest.fixture
-async def mbus_line(mbus_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
-    async with mbus.serve(mbus_meter, pacing=False, link=tmp_path / "mbus") as line:
+async def mbus_line(mbus_meter: VirtualMeter) -> AsyncIterator[Line]:
+    async with mbus.serve(mbus_meter, virtual="virtual://mbus") as line:
         yield line
 
 

@@ -60,9 +60,9 @@ def other_meter() -> VirtualMeter:
 
 @pytest.fixture
 async def line(
-    serve: Serve, virtual_meter: VirtualMeter, other_meter: VirtualMeter, tmp_path: Path
+    serve: Serve, virtual_meter: VirtualMeter, other_meter: VirtualMeter
 ) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, other_meter, pacing=False, link=tmp_path / "shared") as line:
+    async with serve(virtual_meter, other_meter, virtual="virtual://shared") as line:
         yield line
 
 

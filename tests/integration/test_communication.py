@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntry, ConfigEntryState
@@ -17,12 +16,10 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
-from custom_components.klefr.meter import find
 from custom_components.klefr.wording import port_name
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
-from tests.impatience import defaults, lose_patience
 
 from . import SERIAL_NUMBER, entity_id, state, wait
 from .test_config_flow import choose, filled_in, start_reconfigure, submit as submit_all
@@ -54,10 +51,10 @@ def other_meter(virtual_meter: VirtualMeter) -> VirtualMeter:
 
 @pytest.fixture
 async def line(
-    protocol: str, virtual_meter: VirtualMeter, other_meter: VirtualMeter, tmp_path: Path
+    protocol: str, virtual_meter: VirtualMeter, other_meter: VirtualMeter
 ) -> AsyncIterator[Line]:
     serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, other_meter, pacing=False, link=tmp_path / "meter") as line:
+    async with serve(virtual_meter, other_meter, virtual="virtual://meter") as line:
         yield line
 
 
@@ -70,12 +67,6 @@ def entry_data(line: Line, protocol: str, virtual_meter: VirtualMeter) -> dict[s
         "baud_rate": 9600,
         "parity": "even",
     }
-
-
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_patience(monkeypatch)
-    monkeypatch.setitem(defaults(find), "rounds", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -598,7 +589,6 @@ async def test_a_lost_meter_can_be_reached_differently(
     line: Line,
     virtual_meter: VirtualMeter,
     entry_data: dict[str, Any],
-    tmp_path: Path,
     hass_storage: dict[str, Any],
 ) -> None:
     def fail(_frame: bytes) -> None:
@@ -611,7 +601,7 @@ async def test_a_lost_meter_can_be_reached_differently(
     virtual_meter.power_up()
     # Somebody set it on its buttons, and connected it elsewhere.
     virtual_meter.address = 77
-    async with modbus.serve(virtual_meter, pacing=False, link=tmp_path / "elsewhere") as elsewhere:
+    async with modbus.serve(virtual_meter, virtual="virtual://elsewhere") as elsewhere:
         data = {**entry_data, "port": elsewhere.port, "address": 77}
         result = await start_reconfigure(hass, loaded)
         result = await submit_all(hass, result["flow_id"], data)
@@ -624,20 +614,18 @@ async def test_a_lost_meter_can_be_reached_differently(
 
 
 @pytest.mark.parametrize("kind", ["modbus_tcp", "modbus", "mbus"])
-async def test_behind_a_gateway_only_addresses_are_changed(
-    hass: HomeAssistant, kind: str, socket_enabled: None
-) -> None:
-    where = ("127.0.0.1", 0)
+async def test_behind_a_gateway_only_addresses_are_changed(hass: HomeAssistant, kind: str) -> None:
+    port = "socket://gateway:502"
     if kind == "mbus":
         meter = VirtualMeter(model="6933", serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
-        served = mbus.serve(meter, pacing=False, tcp=where)
+        served = mbus.serve(meter, virtual=port)
     else:
         meter = VirtualMeter(serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
         framing = "socket" if kind == "modbus_tcp" else "rtu"
-        served = modbus.serve(meter, pacing=False, tcp=where, framing=framing)
-    async with served as line:
+        served = modbus.serve(meter, virtual=port, framing=framing)
+    async with served:
         # What a gateway is set to is not to be known here.
-        entry = entry_for(meter, f"socket://{line.port}", protocol=kind, baud_rate=2400)
+        entry = entry_for(meter, port, protocol=kind, baud_rate=2400)
         entry.add_to_hass(hass)
         assert await hass.config_entries.async_setup(entry.entry_id)
         before = dict(entry.data)

@@ -21,7 +21,7 @@ import serialx
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.wording import port_name
 from simulator.line import Line
-from simulator.meter import VirtualMeter
+from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import serve
 
 from . import SERIAL_NUMBER, wait
@@ -139,10 +139,10 @@ async def test_the_factorys_settings_are_the_defaults(
 
 
 async def test_a_transformer_meter_is_named_as_one(
-    hass: HomeAssistant, entry_data: dict[str, Any], tmp_path: Path
+    hass: HomeAssistant, entry_data: dict[str, Any]
 ) -> None:
     meter = VirtualMeter(serial_number="22091040", model="6944", clock=lambda: 0.0)
-    async with serve(meter, pacing=False, link=tmp_path / "ct") as line:
+    async with serve(meter, virtual="virtual://ct") as line:
         result = await add(hass, {**entry_data, "port": line.port})
         assert result["title"] == "KLEFR 6944 22091040"
         await hass.config_entries.async_unload(result["result"].entry_id)
@@ -201,8 +201,8 @@ async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) ->
     ("fail", "field", "error"),
     [
         (_missing, "port", "port_not_found_proxy"),
-        (_forbidden, "port", "port_permission"),
-        (_no_port, "port", "link_failed_proxy"),
+        pytest.param(_forbidden, "port", "port_permission", marks=pytest.mark.real_time),
+        pytest.param(_no_port, "port", "link_failed_adapter", marks=pytest.mark.real_time),
         (_silent, "base", "no_answer_modbus"),
         (_garbled, "base", "garbled_answer_modbus"),
         (_stranger, "base", "not_a_klefr_meter"),
@@ -237,6 +237,7 @@ async def test_each_failure_has_its_message_and_can_be_mended(
     assert result["type"] is FlowResultType.CREATE_ENTRY
 
 
+@pytest.mark.real_time
 async def test_a_port_in_use_is_said_to_be(hass: HomeAssistant, entry_data: dict[str, Any]) -> None:
     other = serialx.serial_for_url(entry_data["port"], baudrate=9600, exclusive=True)
     await asyncio.to_thread(other.open)
@@ -273,10 +274,9 @@ async def test_a_meter_moves_to_another_port(
     loaded: MockConfigEntry,
     virtual_meter: VirtualMeter,
     entry_data: dict[str, Any],
-    tmp_path: Path,
 ) -> None:
     entities = set(hass.states.async_entity_ids())
-    async with serve(virtual_meter, pacing=False, link=tmp_path / "elsewhere") as elsewhere:
+    async with serve(virtual_meter, virtual="virtual://elsewhere") as elsewhere:
         result = await start_reconfigure(hass, loaded)
         result = await submit(hass, result["flow_id"], {**entry_data, "port": elsewhere.port})
         assert result["type"] is FlowResultType.ABORT
@@ -310,6 +310,7 @@ async def test_what_is_not_changed_is_filled_in(
     entry_data: dict[str, Any],
 ) -> None:
     virtual_meter.baud_rate = 1200
+    virtual_meter.parity = Parity.NONE
     hass.config_entries.async_update_entry(
         entry, data={**entry_data, "baud_rate": 1200, "parity": "none"}
     )
@@ -353,13 +354,10 @@ async def test_a_different_meter_is_refused(
     loaded: MockConfigEntry,
     entry_data: dict[str, Any],
     virtual_meter: VirtualMeter,
-    tmp_path: Path,
     baud_rate: int,
 ) -> None:
     other = VirtualMeter(serial_number="22091040", address=2, clock=lambda: 0.0)
-    async with serve(
-        other, pacing=False, link=tmp_path / "elsewhere", baud_rate=baud_rate
-    ) as elsewhere:
+    async with serve(other, virtual="virtual://elsewhere", baud_rate=baud_rate) as elsewhere:
         result = await start_reconfigure(hass, loaded)
         data = {
             **entry_data,

@@ -184,10 +184,10 @@ async def test_the_default_entities_take_three_requests(
 
 
 async def test_two_meters_share_a_port(
-    hass: HomeAssistant, entry_data: dict[str, Any], tmp_path: Any, virtual_meter: VirtualMeter
+    hass: HomeAssistant, entry_data: dict[str, Any], virtual_meter: VirtualMeter
 ) -> None:
     other = VirtualMeter(serial_number="22091040", address=2, clock=lambda: 0.0)
-    async with serve(virtual_meter, other, pacing=False, link=tmp_path / "shared") as line:
+    async with serve(virtual_meter, other, virtual="virtual://shared") as line:
         entries = [
             MockConfigEntry(
                 domain=DOMAIN,

@@ -1,7 +1,6 @@
 """Each write of the manual's two tables, done from Home Assistant, byte by byte."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from homeassistant.core import HomeAssistant
@@ -12,7 +11,6 @@ from custom_components.klefr.const import DOMAIN
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
-from tests.impatience import lose_patience
 
 from . import SERIAL_NUMBER
 from .test_actions import devices
@@ -96,11 +94,6 @@ MBUS_WRITES: Writes = {
 WRITES = {"modbus": MODBUS_WRITES, "mbus": MBUS_WRITES}
 
 
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_patience(monkeypatch)
-
-
 @pytest.fixture
 def protocol(request: pytest.FixtureRequest) -> str:
     protocol: str = request.param
@@ -120,9 +113,9 @@ def virtual_meter(protocol: str, baud_rate: int) -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(protocol: str, virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
+async def line(protocol: str, virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
     serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line:
+    async with serve(virtual_meter, virtual="virtual://meter") as line:
         yield line
 
 

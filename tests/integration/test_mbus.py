@@ -1,7 +1,6 @@
 """A meter on M-Bus in Home Assistant, from the form to the settings."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from homeassistant.components.diagnostics import REDACTED
@@ -40,8 +39,8 @@ def virtual_meter() -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, pacing=False, link=tmp_path / "meter") as line:
+async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
+    async with serve(virtual_meter, virtual="virtual://meter") as line:
         yield line
 
 
@@ -143,11 +142,9 @@ async def test_an_address_at_which_nobody_answers_is_explained(
     assert result["description_placeholders"]["address"] == address
 
 
-async def test_a_modbus_meter_is_not_taken_for_one(
-    hass: HomeAssistant, line: Line, tmp_path: Path
-) -> None:
+async def test_a_modbus_meter_is_not_taken_for_one(hass: HomeAssistant, line: Line) -> None:
     meter = VirtualMeter(serial_number="22091041", clock=lambda: 0.0)
-    async with modbus.serve(meter, pacing=False, link=tmp_path / "modbus") as other:
+    async with modbus.serve(meter, virtual="virtual://modbus") as other:
         result = await add(hass, other.port, "1")
         assert result["errors"] == {"base": "no_answer_mbus"}
 
@@ -419,10 +416,10 @@ async def test_a_lost_meter_is_unavailable_and_comes_back_by_itself(
 
 
 async def test_meters_with_the_same_primary_address_are_told_apart_by_the_secondary(
-    hass: HomeAssistant, virtual_meter: VirtualMeter, tmp_path: Path
+    hass: HomeAssistant, virtual_meter: VirtualMeter
 ) -> None:
     other = VirtualMeter(model="6943", serial_number="22091040", clock=lambda: 0.0)
-    async with serve(virtual_meter, other, pacing=False, link=tmp_path / "shared") as line:
+    async with serve(virtual_meter, other, virtual="virtual://shared") as line:
         for meter in (virtual_meter, other):
             result = await add(hass, line.port, meter.serial_number)
             assert result["result"].unique_id == meter.serial_number

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from homeassistant.config_entries import SOURCE_INTEGRATION_DISCOVERY, ConfigEntryState
@@ -34,16 +33,16 @@ def mbus_meter(serial_number: str, address: int = 0) -> VirtualMeter:
 
 
 @pytest.fixture
-async def modbus_line(tmp_path: Path) -> AsyncIterator[Line]:
+async def modbus_line() -> AsyncIterator[Line]:
     meters = [modbus_meter("22091039", 1), modbus_meter("22091040", 5), modbus_meter("22091041", 9)]
-    async with modbus.serve(*meters, pacing=False, link=tmp_path / "modbus") as line:
+    async with modbus.serve(*meters, virtual="virtual://modbus") as line:
         yield line
 
 
 @pytest.fixture
-async def mbus_line(tmp_path: Path) -> AsyncIterator[Line]:
+async def mbus_line() -> AsyncIterator[Line]:
     meters = [mbus_meter("12092001"), mbus_meter("22092002"), mbus_meter("31092001", 7)]
-    async with mbus.serve(*meters, pacing=False, link=tmp_path / "mbus") as line:
+    async with mbus.serve(*meters, virtual="virtual://mbus") as line:
         yield line
 
 
@@ -216,11 +215,9 @@ async def test_nobody_found_leads_on(hass: HomeAssistant, modbus_line: Line) -> 
     assert len(offered(await finish(hass, result))) == 3
 
 
-async def test_meters_at_unknown_line_settings_are_found(
-    hass: HomeAssistant, tmp_path: Path
-) -> None:
+async def test_meters_at_unknown_line_settings_are_found(hass: HomeAssistant) -> None:
     meter = mbus_meter("22092003")
-    async with mbus.serve(meter, pacing=False, link=tmp_path / "slow", baud_rate=2400) as line:
+    async with mbus.serve(meter, virtual="virtual://slow", baud_rate=2400) as line:
         result = await search(hass, line.port, "mbus", baud_rate="4800", all_line_settings=True)
         assert offered(result) == ["KLEFR 6933/6943 22092003 (22092003, 2400 Bd)"]
         result = await configure(hass, result["flow_id"], {"meter": "22092003"})
@@ -229,9 +226,9 @@ async def test_meters_at_unknown_line_settings_are_found(
         await hass.config_entries.async_unload(result["result"].entry_id)
 
 
-async def test_two_meters_at_one_address_are_explained(hass: HomeAssistant, tmp_path: Path) -> None:
+async def test_two_meters_at_one_address_are_explained(hass: HomeAssistant) -> None:
     meters = [modbus_meter("22091039", 1), modbus_meter("22091040", 1), modbus_meter("22091041", 2)]
-    async with modbus.serve(*meters, pacing=False, link=tmp_path / "twins") as line:
+    async with modbus.serve(*meters, virtual="virtual://twins") as line:
         result = await search(hass, line.port)
         assert offered(result) == ["KLEFR 6934 22091041 (2, 9600 Bd)"]
         assert result["description_placeholders"]["several"] == "1"

@@ -30,7 +30,7 @@ from custom_components.klefr.meter import (
 )
 from custom_components.klefr.shared_buses import async_get_bus
 from simulator.line import Line
-from simulator.meter import VirtualMeter
+from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import Framing, serve
 
 from . import SERIAL_NUMBER, entity_id, state, wait
@@ -45,10 +45,10 @@ type Hold = Callable[..., ModbusUnit]
 
 
 @pytest.fixture
-async def line(virtual_meter: VirtualMeter, tmp_path: Path) -> AsyncIterator[Line]:
+async def line(virtual_meter: VirtualMeter, where: dict[str, Any]) -> AsyncIterator[Line]:
     """A line with a meter, and a device of another integration."""
     heat_pump = VirtualMeter(serial_number="22091040", address=HEAT_PUMP_UNIT, clock=lambda: 0.0)
-    async with serve(virtual_meter, heat_pump, pacing=False, link=tmp_path / "shared") as line:
+    async with serve(virtual_meter, heat_pump, **where) as line:
         yield line
 
 
@@ -185,8 +185,14 @@ async def test_m_bus_is_not_spoken_on_a_modbus_port(
 
 @pytest.mark.parametrize("parity", ["E", "N"])
 async def test_a_meter_is_added_on_an_open_port(
-    hass: HomeAssistant, hold: Hold, entry_data: dict[str, Any], line: Line, parity: str
+    hass: HomeAssistant,
+    hold: Hold,
+    entry_data: dict[str, Any],
+    line: Line,
+    virtual_meter: VirtualMeter,
+    parity: str,
 ) -> None:
+    virtual_meter.parity = Parity(parity)
     hold(parity=parity)
     line_settings = {"baud_rate": "9600", "parity": {"E": "even", "N": "none"}[parity]}
     result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
@@ -201,6 +207,7 @@ async def test_a_meter_is_added_on_an_open_port(
     await hass.config_entries.async_unload(result["result"].entry_id)
 
 
+@pytest.mark.real_time
 async def test_another_name_of_the_open_port_will_do(
     hass: HomeAssistant, heat_pump: ModbusUnit, entry_data: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Several meters on one line, and networks in between."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from . import SERIAL_NUMBER, entity_id, state, wait
 from .test_config_flow import choose, configure, filled_in, start, start_reconfigure
 
 OTHER = "22091040"
+GATEWAY = "socket://gateway:502"
 
 
 def entry_for(meter: VirtualMeter, port: str, **data: Any) -> MockConfigEntry:
@@ -47,11 +49,9 @@ def other_meter() -> VirtualMeter:
 
 @pytest.fixture
 async def line(
-    virtual_meter: VirtualMeter, other_meter: VirtualMeter, tmp_path: Path
+    virtual_meter: VirtualMeter, other_meter: VirtualMeter, where: dict[str, Any]
 ) -> AsyncIterator[Line]:
-    async with modbus.serve(
-        virtual_meter, other_meter, pacing=False, link=tmp_path / "shared"
-    ) as line:
+    async with modbus.serve(virtual_meter, other_meter, **where) as line:
         yield line
 
 
@@ -121,13 +121,13 @@ async def test_all_meters_come_back_with_the_converter(
     await wait(hass)
     for entry in entries:
         assert states_of(hass, entry) == {STATE_UNAVAILABLE}
-    # The link stays while the terminal behind it is a new one.
     await line.plug()
     await wait(hass)
     for entry in entries:
         assert STATE_UNAVAILABLE not in states_of(hass, entry)
 
 
+@pytest.mark.real_time
 async def test_another_name_of_the_same_port_shares_it(
     hass: HomeAssistant, line: Line, tmp_path: Path
 ) -> None:
@@ -157,36 +157,35 @@ async def test_who_has_the_port_is_named(hass: HomeAssistant, line: Line) -> Non
         domain="zha", title="Zigbee stick", data={"device": {"path": line.port, "baudrate": 115200}}
     )
     holder.add_to_hass(hass)
-    other = serialx.serial_for_url(line.port, baudrate=9600, exclusive=True)
-    await hass.async_add_executor_job(other.open)
+    other, _ = await serialx.create_serial_connection(
+        hass.loop, asyncio.Protocol, line.port, baudrate=115200
+    )
     result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
     assert result["errors"] == {"port": "port_in_use_by"}
     assert result["description_placeholders"]["users"] == "Zigbee stick (zha)"
-    await hass.async_add_executor_job(other.close)
+    other.close()
 
 
 @pytest.fixture
 async def gateway(
-    request: pytest.FixtureRequest, virtual_meter: VirtualMeter, socket_enabled: None
+    request: pytest.FixtureRequest, virtual_meter: VirtualMeter
 ) -> AsyncIterator[tuple[str, Line]]:
     """A gateway, and what it speaks."""
-    address = ("127.0.0.1", 0)
     if request.param == "mbus":
         meter = VirtualMeter(model="6933", serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
-        served = mbus.serve(meter, pacing=False, tcp=address)
+        served = mbus.serve(meter, virtual=GATEWAY)
     else:
         framing = modbus.Framing.SOCKET if request.param == "modbus_tcp" else modbus.Framing.RTU
-        served = modbus.serve(virtual_meter, pacing=False, tcp=address, framing=framing)
+        served = modbus.serve(virtual_meter, virtual=GATEWAY, framing=framing)
     async with served as line:
         yield request.param, line
 
 
-async def begin_gateway(hass: HomeAssistant, protocol: str, line: Line) -> Any:
+async def begin_gateway(hass: HomeAssistant, protocol: str) -> Any:
     result = await hass.config_entries.flow.async_init(DOMAIN, context={"source": SOURCE_USER})
     result = await choose(hass, result, "gateway")
-    host, port = line.port.split(":")
     return await configure(
-        hass, result["flow_id"], {"host": host, "port": int(port), "protocol": protocol}
+        hass, result["flow_id"], {"host": "gateway", "port": 502, "protocol": protocol}
     )
 
 
@@ -196,13 +195,13 @@ async def test_a_meter_behind_a_gateway_is_added_and_set(
 ) -> None:
     protocol, line = gateway
     step = "mbus" if protocol == "mbus" else "modbus"
-    result = await choose(hass, await begin_gateway(hass, protocol, line), step)
+    result = await choose(hass, await begin_gateway(hass, protocol), step)
     fields = {str(key) for key in result["data_schema"].schema}
     assert fields == {"address"} | (set() if protocol == "modbus_tcp" else {"line_settings"})
     user_input: dict[str, Any] = {} if protocol == "modbus_tcp" else {"line_settings": {}}
     result = await configure(hass, result["flow_id"], user_input)
     assert result["type"] is FlowResultType.CREATE_ENTRY
-    assert result["data"]["port"] == f"socket://{line.port}"
+    assert result["data"]["port"] == GATEWAY
     assert result["data"]["protocol"] == protocol
     entry = result["result"]
     assert entry.state is ConfigEntryState.LOADED
@@ -226,16 +225,15 @@ async def test_a_meter_behind_a_gateway_is_added_and_set(
 
 
 async def test_a_gateway_that_is_not_there_is_explained(
-    hass: HomeAssistant, virtual_meter: VirtualMeter, socket_enabled: None
+    hass: HomeAssistant, virtual_meter: VirtualMeter
 ) -> None:
-    async with modbus.serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
-        pass
-    result = await begin_gateway(hass, "modbus_tcp", line)
+    async with modbus.serve(virtual_meter, virtual=GATEWAY) as line:
+        await line.unplug()
+        result = await begin_gateway(hass, "modbus_tcp")
     assert result["errors"] == {"host": "host_refused_gateway"}
-    host, port = line.port.split(":")
     assert filled_in(result["data_schema"]) == {
-        "host": host,
-        "port": int(port),
+        "host": "gateway",
+        "port": 502,
         "protocol": "modbus_tcp",
     }
 
@@ -244,24 +242,23 @@ async def test_a_gateway_that_is_not_there_is_explained(
 async def test_a_meter_moves_behind_a_gateway_and_back(
     hass: HomeAssistant, loaded: MockConfigEntry, gateway: tuple[str, Line], entry_data: Any
 ) -> None:
-    protocol, line = gateway
+    protocol, _ = gateway
     entities = set(hass.states.async_entity_ids())
-    host, port = line.port.split(":")
     result = await start_reconfigure(hass, loaded, "gateway")
     result = await configure(
-        hass, result["flow_id"], {"host": host, "port": int(port), "protocol": protocol}
+        hass, result["flow_id"], {"host": "gateway", "port": 502, "protocol": protocol}
     )
     user_input: dict[str, Any] = {} if protocol == "modbus_tcp" else {"line_settings": {}}
     result = await configure(hass, result["flow_id"], {"address": 1, **user_input})
     assert result["reason"] == "reconfigure_successful"
-    assert loaded.data["port"] == f"socket://{line.port}"
+    assert loaded.data["port"] == GATEWAY
     assert loaded.state is ConfigEntryState.LOADED
     assert set(hass.states.async_entity_ids()) == entities
 
     result = await start_reconfigure(hass, loaded, "gateway")
     assert filled_in(result["data_schema"]) == {
-        "host": host,
-        "port": int(port),
+        "host": "gateway",
+        "port": 502,
         "protocol": protocol,
     }
     hass.config_entries.flow.async_abort(result["flow_id"])
@@ -278,19 +275,16 @@ async def test_a_meter_moves_behind_a_gateway_and_back(
 
 
 async def test_a_gateway_is_set_to_another_protocol(
-    hass: HomeAssistant, virtual_meter: VirtualMeter, socket_enabled: None
+    hass: HomeAssistant, virtual_meter: VirtualMeter
 ) -> None:
-    async with modbus.serve(virtual_meter, pacing=False, tcp=("127.0.0.1", 0)) as line:
-        result = await choose(hass, await begin_gateway(hass, "modbus", line), "modbus")
+    async with modbus.serve(virtual_meter, virtual=GATEWAY):
+        result = await choose(hass, await begin_gateway(hass, "modbus"), "modbus")
         result = await configure(hass, result["flow_id"], {"line_settings": {}})
         entry = result["result"]
-    host, port = line.port.split(":")
-    async with modbus.serve(
-        virtual_meter, pacing=False, tcp=(host, int(port)), framing=modbus.Framing.SOCKET
-    ):
+    async with modbus.serve(virtual_meter, virtual=GATEWAY, framing=modbus.Framing.SOCKET):
         result = await start_reconfigure(hass, entry, "gateway")
         result = await configure(
-            hass, result["flow_id"], {"host": host, "port": int(port), "protocol": "modbus_tcp"}
+            hass, result["flow_id"], {"host": "gateway", "port": 502, "protocol": "modbus_tcp"}
         )
         result = await configure(hass, result["flow_id"], {"address": 1})
         assert result["reason"] == "reconfigure_successful"

@@ -33,6 +33,7 @@ def virtual_meter(clock: Clock) -> VirtualMeter:
     return VirtualMeter(clock=clock)
 
 
+@pytest.mark.real_time
 async def test_an_hour_of_readings_makes_the_meters_kwh(
     recorder_mock: Recorder,
     hass: HomeAssistant,
