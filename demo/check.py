@@ -121,10 +121,10 @@ async def _act(device: Device) -> None:
     virtual = device.meter.virtual
     entity_id = await device.entity_id("select", "tariff")
     wanted = {"s0_rate": 100, "calculation_code": "forward_plus_reverse"}
-    for action, data in (("write_settings", wanted), ("read_registers", {})):
+    for action, data in (("change_settings", wanted), ("read_registers", {})):
         response = await device.client.ask(f"{DOMAIN}.{action}", entity_id, **data)
         report = response["meters"][virtual.serial_number]
-        if report.get("not_written") or "error" in report:
+        if report.get("not_changed") or "error" in report:
             raise DemoError(f"{action} answered {report}.")
     values, energy = report["values"], virtual.forward_active_energy
     if abs(values["forward_active_energy"] - energy) > MOST_DIFFERENCE or virtual.s0_rate != 100:

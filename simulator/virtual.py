@@ -6,14 +6,14 @@ answers.
 """
 
 import asyncio
-from collections.abc import Buffer, Callable
+from collections.abc import Callable
 import errno
 from functools import partial
 from types import TracebackType
-from typing import NoReturn, Protocol, Self, Unpack, override
+from typing import Protocol, Self, Unpack, override
 
 import serialx
-from serialx.common import ConnectKwargs, PortSettingsUpdate
+import serialx.common
 
 from .gateway import Gateway, GatewayClient
 from .line import Face, Line, Receiver, Send, Split
@@ -215,89 +215,129 @@ class _FarEnd(asyncio.WriteTransport):
 
 
 class VirtualTransport(serialx.BaseSerialTransport):
-    """A client's end of a line in memory, for asyncio."""
+    """A client's end of a line in memory, for asyncio.
+
+    It relies on nothing that its base does not show, because that differs from version to
+    version.
+    """
 
     transport_name = "virtual"
 
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
         """Connect a protocol to nothing yet."""
         super().__init__(loop, protocol)
+        self._scheduler = loop
+        self._listener = protocol
         self._port: _Port | None = None
         self._send: Send | None = None
+        self._settings: serialx.ConnectKwargs = {}
         self._paused = False
         self._unread = bytearray()
+        self._leaving = False
+        self._broken: Exception | None = None
+        self._gone: asyncio.Future[None] = loop.create_future()
 
     @override
-    async def _connect(self, *, path: str | None, **kwargs: Unpack[ConnectKwargs]) -> None:
-        self._serial = VirtualSerial(path, **kwargs)
+    async def _connect(self, *, path: str | None, **kwargs: Unpack[serialx.ConnectKwargs]) -> None:
+        self._settings = kwargs
         port = _find_port(path)
         self._send = port.connect(self)
         self._port = port
-        self._call_protocol_connection_made()
+        self._listener.connection_made(self)
 
+    @property
+    @override
+    def baudrate(self) -> int:
+        return self._settings["baudrate"]
+
+    @property
+    @override
+    def parity(self) -> serialx.Parity:
+        return serialx.Parity(self._settings["parity"])
+
+    @override
+    def get_protocol(self) -> asyncio.Protocol:
+        return self._listener
+
+    @override
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:  # type: ignore[override]
+        self._listener = protocol
+
+    @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Put characters on the line."""
-        self._check_broken()
-        if not self._closing:
+        if self._broken is not None:
+            raise OSError(*self._broken.args)
+        if not self._leaving:
             assert self._send is not None
             self._send(bytes(data))
 
     def deliver(self, data: bytes) -> None:
         """Let characters arrive."""
-        self._loop.call_soon(self._receive, data)
+        self._scheduler.call_soon(self._receive, data)
 
-    def lose(self, error: Exception | None) -> None:
+    def lose(self, error: OSError | None) -> None:
         """End the connection from the other side, behind what has been delivered."""
-        self._mark_broken(error or OSError(errno.EIO, "connection closed by the other side"))
-        self._loop.call_soon(self._leave, error)
+        self._broken = error or OSError(errno.EIO, "connection closed by the other side")
+        self._scheduler.call_soon(self._leave, error)
 
     def _receive(self, data: bytes) -> None:
-        if self._closing:
+        if self._leaving:
             return
         if self._paused:
             # A client that does not read loses what no buffer holds.
             self._unread += data[: UNREAD_KEPT - len(self._unread)]
         else:
-            self._protocol.data_received(data)
+            self._listener.data_received(data)
 
     def _leave(self, error: Exception | None) -> None:
-        self._closing = True
+        self._leaving = True
+        if self._gone.done():
+            return
+        self._gone.set_result(None)
         if self._port is not None:
             self._port.disconnect(self)
-        self._call_protocol_connection_lost(error)
+            self._listener.connection_lost(error)
 
+    @override
     def is_reading(self) -> bool:
-        """Return whether what arrives is passed on."""
-        return not self._paused and not self._closing
+        return not self._paused and not self._leaving
 
+    @override
     def pause_reading(self) -> None:
-        """Keep what arrives."""
         self._paused = True
 
+    @override
     def resume_reading(self) -> None:
-        """Pass on what was kept, and what arrives from now on."""
         self._paused = False
         if self._unread:
             self.deliver(bytes(self._unread))
             self._unread.clear()
 
+    @override
     def close(self) -> None:
-        """Leave the port."""
-        if not self._closing:
-            self._closing = True
-            self._mark_user_closed()
-            self._loop.call_soon(self._leave, None)
+        if not self._leaving:
+            self._leaving = True
+            self._scheduler.call_soon(self._leave, None)
 
+    @override
     def abort(self) -> None:
-        """Leave the port: there is nothing to drop, because nothing is kept back."""
+        # Nothing is kept back that could be dropped.
         self.close()
 
+    @override
+    def is_closing(self) -> bool:
+        return self._leaving
+
+    @override
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._gone)
+
+    @override
     def get_write_buffer_size(self) -> int:
-        """Return 0: the line takes everything at once."""
         return 0
 
+    @override
     def can_write_eof(self) -> bool:
-        """Return False: a line has no end of file."""
         return False
 
     @override
@@ -313,68 +353,20 @@ class VirtualTransport(serialx.BaseSerialTransport):
         pass
 
     @override
-    async def _reconfigure_port(self, update: PortSettingsUpdate) -> None:
+    async def reconfigure_port(self, **settings: object) -> None:
         raise serialx.UnsupportedSetting("a line in memory is set when it is opened")
+
+    @override
+    async def _reconfigure_port(self, update: serialx.common.PortSettingsUpdate) -> None:
+        await self.reconfigure_port()
 
 
 class VirtualSerial(serialx.BaseSerial):
-    """How a client sets a line in memory. Only asyncio can open one."""
+    """What serialx is told to open without asyncio, which cannot be."""
 
-    @override
-    def _open(self) -> None:
-        self._refuse()
-
-    @override
-    def _close(self) -> None:
-        pass
-
-    @property
-    @override
-    def is_open(self) -> bool:
-        return False
-
-    @override
-    def num_unread_bytes(self) -> int:
-        return 0
-
-    @override
-    def num_unwritten_bytes(self) -> int:
-        return 0
-
-    @override
-    def _reconfigure_port(self, update: PortSettingsUpdate) -> None:
-        self._refuse()
-
-    @override
-    def _get_modem_pins(self) -> serialx.ModemPins:
-        self._refuse()
-
-    @override
-    def _set_modem_pins(self, modem_pins: serialx.ModemPins) -> None:
-        self._refuse()
-
-    @override
-    def _readinto(self, b: Buffer, *, timeout: float | None) -> int:
-        self._refuse()
-
-    @override
-    def _write(self, data: Buffer, *, timeout: float | None) -> int:
-        self._refuse()
-
-    @override
-    def _flush(self) -> None:
-        self._refuse()
-
-    @override
-    def _reset_read_buffer(self) -> None:
-        self._refuse()
-
-    @override
-    def _reset_write_buffer(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise serialx.SerialException(f"{self.path} can only be opened with asyncio")
+    def __new__(cls, *_args: object, **_settings: object) -> Self:
+        """Refuse to be made."""
+        raise serialx.SerialException("a line in memory can only be opened with asyncio")
 
 
 def _add_port(name: str, port: _Port) -> None:
@@ -395,7 +387,7 @@ def _register(scheme: str, unique_scheme: str, *, weight: int = 1) -> Callable[[
     return serialx.register_uri_handler(
         scheme=scheme,
         unique_scheme=unique_scheme,
-        sync_cls=VirtualSerial,
+        sync_cls=VirtualSerial,  # type: ignore[type-abstract]  # no one can make one
         async_transport_cls=VirtualTransport,
         weight=weight,
     )

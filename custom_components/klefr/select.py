@@ -46,8 +46,8 @@ SELECTS = (
     ),
     KlefrSelectEntityDescription(
         key=Setting.S0_RATE,
-        # YAML would read 0.1 without quotes as a number, and 0_1 as 1.
-        values={f"{rate:g}".replace(".", "-"): rate for rate in S0_RATES},
+        # The options have no translations, because keys of translations cannot have a point.
+        values={f"{rate:g}": rate for rate in S0_RATES},
         entity_category=EntityCategory.CONFIG,
     ),
 )

@@ -7,6 +7,7 @@ for each thing that connects Home Assistant to it.
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from functools import singledispatch
+from reprlib import Repr
 from typing import Any, Final, TypedDict
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,6 +55,10 @@ PROTOCOL_NAMES: Final[Mapping[Protocol, str]] = {
 
 NOTHING = "–"
 
+QUOTED_LENGTH: Final = 60
+"""Characters."""
+SHORT: Final = Repr(maxlevel=2)
+
 
 class Translation(TypedDict):
     """What a Home Assistant error needs to say its message in the user's language."""
@@ -66,6 +71,30 @@ class Translation(TypedDict):
 def listed(names: Iterable[str]) -> str:
     """Return names as a message lists them."""
     return ", ".join(names) or NOTHING
+
+
+def quoted(value: object) -> str:
+    """Return what a user entered as a message can quote it: in one line that is not too long."""
+    text = value if isinstance(value, str) else SHORT.repr(value)
+    line = "".join(
+        character if character.isprintable() else " " if character.isspace() else "�"
+        for character in text[:QUOTED_LENGTH]
+    )
+    return line if len(text) <= QUOTED_LENGTH else f"{line}…"
+
+
+@callback
+def async_text(hass: HomeAssistant, key: str, default: str | None = None) -> str:
+    """Return a text of strings.json in Home Assistant's language, by its path with dots."""
+    category = key.partition(".")[0]
+    texts = async_get_cached_translations(hass, hass.config.language, category, DOMAIN)
+    return texts.get(f"component.{DOMAIN}.{key}", default or key)
+
+
+@callback
+def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str] | None) -> str:
+    """Return the message of an error in Home Assistant's language, to put into another one."""
+    return async_text(hass, f"exceptions.{key}.message").format(**(placeholders or {}))
 
 
 def meter_name(identity: Identity) -> str:
@@ -132,25 +161,15 @@ def communication_names(
         else:
             kind = "secondary_address" if several_secondary_addresses else "address"
             kind = kind if gateway else f"{kind}_baud_rate"
+        text = async_text(hass, f"selector.communication.options.{kind}")
         names.append(
-            async_fragment(
-                hass,
-                kind,
+            text.format(
                 address=each.address,
                 secondary_address=each.secondary_address,
                 baud_rate=each.baud_rate.value,
             )
         )
     return names
-
-
-@callback
-def async_fragment(hass: HomeAssistant, key: str, **placeholders: object) -> str:
-    """Return a part of a message in the language of Home Assistant."""
-    translations = async_get_cached_translations(hass, hass.config.language, "selector", DOMAIN)
-    return translations[f"component.{DOMAIN}.selector.communication.options.{key}"].format_map(
-        placeholders
-    )
 
 
 @callback

@@ -340,7 +340,7 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
         assert loaded.data == entry_data
     other = await start_reconfigure(hass, loaded)
     other = await submit(hass, other["flow_id"], {**entry_data, "port": "/dev/klefr-nowhere"})
-    assert other["errors"] == {"port": "port_not_found_proxy"}
+    assert other["errors"] == {"port": "port_not_found_adapter"}
     line.requests.clear()
     await wait(hass)
     assert line.requests

@@ -24,7 +24,7 @@ async def test_a_meter_is_a_device(hass: HomeAssistant, loaded: MockConfigEntry)
     [device] = dr.async_entries_for_config_entry(dr.async_get(hass), loaded.entry_id)
     assert device.identifiers == {(DOMAIN, SERIAL_NUMBER)}
     assert device.name == "KLEFR 6934 22091039"
-    assert device.manufacturer == "KLEFR"
+    assert device.manufacturer == "KLEFR / Inepro"
     assert device.model == "6934"
     assert device.serial_number == SERIAL_NUMBER
     assert device.sw_version == "2.18"

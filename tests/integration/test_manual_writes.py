@@ -27,17 +27,17 @@ MODBUS_WRITES: Writes = {
     "Modbus ID": ({"address": 10}, "01 06 4003 000A", ("address", 10)),
     "Baud rate": ({"baud_rate": "9600"}, "01 06 4004 2580", ("baud_rate", 9600)),
     "S0 output rate": (
-        ("write_settings", {"s0_rate": 10}),
+        ("change_settings", {"s0_rate": 10}),
         "01 10 400D 0002 04 41200000",
         ("s0_rate", 10.0),
     ),
     "Calculation code": (
-        ("lock_calculation_code_10", {"serial_number": SERIAL_NUMBER}),
+        ("set_calculation_code_10", {"serial_number": SERIAL_NUMBER}),
         "01 06 400F 000A",
         ("calculation_code", 10),
     ),
     "LCD cycle time": (
-        ("write_settings", {"lcd_cycle_time": 25}),
+        ("change_settings", {"lcd_cycle_time": 25}),
         "01 06 4010 0025",
         ("lcd_cycle_time", 25),
     ),
@@ -47,7 +47,7 @@ MODBUS_WRITES: Writes = {
         "01 06 4016 0000",
         ("power_down_counter", 0),
     ),
-    "Tariff": (("write_settings", {"tariff": "t2"}), "01 06 6048 0002", ("tariff", 2)),
+    "Tariff": (("change_settings", {"tariff": "t2"}), "01 06 6048 0002", ("tariff", 2)),
     "Resettable day counter": (
         ("reset_counter", {"counter": "resettable"}),
         "01 10 6049 0002 04 00000000",
@@ -65,17 +65,17 @@ MBUS_WRITES: Writes = {
         ("secondary_address", "45230115"),
     ),
     "Tariff mode": (
-        ("write_settings", {"tariff": "t2"}),
+        ("change_settings", {"tariff": "t2"}),
         "68 08 08 68 53 01 51 09 7C 01 54 02",
         ("tariff", 2),
     ),
     "Combined code": (
-        ("write_settings", {"calculation_code": "forward_plus_reverse"}),
+        ("change_settings", {"calculation_code": "forward_plus_reverse"}),
         "68 07 07 68 53 01 51 09 FD 3A 05",
         ("calculation_code", 5),
     ),
     "S0 rate": (
-        ("write_settings", {"s0_rate": 100}),
+        ("change_settings", {"s0_rate": 100}),
         "68 0A 0A 68 53 01 51 0C FD 3A 00 00 01 00",
         ("s0_rate", 100.0),
     ),

@@ -252,7 +252,7 @@ async def test_a_broken_meter_is_a_problem(
         ("calculation_code", "forward_minus_reverse_net_pulses", "calculation_code", 11),
         ("s0_rate", "10000", "s0_rate", 10000),
         ("s0_rate", "100", "s0_rate", 100),
-        ("s0_rate", "0-01", "s0_rate", 0.01),
+        ("s0_rate", "0.01", "s0_rate", 0.01),
     ],
 )
 async def test_a_setting_is_unknown_until_it_is_written_and_kept_from_then_on(
@@ -298,7 +298,7 @@ async def test_what_was_written_is_stored_at_once_and_forgotten_with_the_meter(
     key = f"klefr.{loaded.entry_id}"
     assert key not in hass_storage
     await select(hass, "tariff", "t2")
-    await select(hass, "s0_rate", "0-1")
+    await select(hass, "s0_rate", "0.1")
     assert hass_storage[key]["data"] == {"tariff": 2, "s0_rate": 0.1}
     await hass.config_entries.async_remove(loaded.entry_id)
     await hass.async_block_till_done()
@@ -362,7 +362,7 @@ async def test_a_locked_calculation_code_is_an_error(
     virtual_meter.calculation_code = 10
     with pytest.raises(HomeAssistantError) as error:
         await select(hass, "calculation_code", "forward")
-    assert error.value.translation_key == "not_acknowledged"
+    assert error.value.translation_key == "code_not_acknowledged"
     assert state(hass, Platform.SELECT, "calculation_code") == STATE_UNKNOWN
 
 

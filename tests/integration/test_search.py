@@ -273,7 +273,7 @@ async def test_a_discovered_meter_that_is_gone_is_explained(
     modbus_line.silent = True
     flow_id = discovered(hass)["KLEFR 6934 22091040"]
     result = await configure(hass, flow_id, {})
-    assert result["errors"] == {"base": "no_answer_mbus"}
+    assert result["errors"] == {"base": "no_answer_modbus"}
     modbus_line.silent = False
     result = await configure(hass, flow_id, {})
     assert result["type"] is FlowResultType.CREATE_ENTRY

@@ -5,6 +5,7 @@ from typing import Any
 from homeassistant.const import STATE_UNKNOWN, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.util.yaml import parse_yaml
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -14,7 +15,7 @@ from simulator.meter import VirtualMeter
 from . import entity_id, state, wait
 
 
-async def select(hass: HomeAssistant, key: str, option: str) -> None:
+async def select(hass: HomeAssistant, key: str, option: object) -> None:
     await hass.services.async_call(
         "select",
         "select_option",
@@ -52,7 +53,7 @@ def options(hass: HomeAssistant, key: str) -> Any:
         ("calculation_code", "forward_minus_reverse", "calculation_code", 9),
         ("calculation_code", "forward_minus_reverse_net_pulses", "calculation_code", 11),
         ("s0_rate", "10000", "s0_rate", 10000),
-        ("s0_rate", "0-01", "s0_rate", 0.01),
+        ("s0_rate", "0.01", "s0_rate", 0.01),
     ],
 )
 async def test_an_option_is_written_and_shown_at_once(
@@ -67,6 +68,19 @@ async def test_an_option_is_written_and_shown_at_once(
     await select(hass, key, option)
     assert getattr(virtual_meter, attribute) == pytest.approx(value)
     assert state(hass, Platform.SELECT, key) == option
+
+
+async def test_a_rate_is_typed_as_it_is_shown(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    assert options(hass, "s0_rate") == ["10000", "2000", "1000", "100", "10", "1", "0.1", "0.01"]
+    for rate in ("0.1", "100", "0.01", "10000"):
+        # With and without quotes.
+        for yaml in (f"'{rate}'", rate):
+            await select(hass, "s0_rate", 1)
+            await select(hass, "s0_rate", parse_yaml(yaml))
+            assert virtual_meter.s0_rate == pytest.approx(float(rate))
+            assert state(hass, Platform.SELECT, "s0_rate") == rate
 
 
 async def test_the_lcd_cycle_time_is_written_and_shown_at_once(

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from homeassistant.components.recorder import Recorder
+from homeassistant.components.recorder import CONF_COMMIT_INTERVAL, Recorder
 from homeassistant.components.recorder.statistics import statistics_during_period
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
@@ -34,6 +34,7 @@ def virtual_meter(clock: Clock) -> VirtualMeter:
 
 
 @pytest.mark.real_time
+@pytest.mark.parametrize("recorder_config", [{CONF_COMMIT_INTERVAL: 5}])
 async def test_an_hour_of_readings_makes_the_meters_kwh(
     recorder_mock: Recorder,
     hass: HomeAssistant,
@@ -46,8 +47,8 @@ async def test_an_hour_of_readings_makes_the_meters_kwh(
         minutes=now.minute % 5, seconds=now.second, microseconds=now.microsecond
     )
     before = {energy: getattr(virtual_meter, energy) for energy in ENERGIES}
-    for _ in range(180):
-        clock.advance(20)
+    for _ in range(60):
+        clock.advance(60)
         await loaded.runtime_data.readings.async_refresh()
     after = {energy: getattr(virtual_meter, energy) for energy in ENERGIES}
     await async_wait_recording_done(hass)

@@ -20,11 +20,11 @@ ROWS = (
     ("shared_modbus",),
     ("shared_buses",),
     ("wording",),
-    ("coordinator",),
+    ("coordinator", "service_errors"),
     ("communication", "entity"),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
-    ("flow_base", "services"),
-    ("flow_communication", "flow_search"),
+    ("flow_base", "service_targets", "service_values"),
+    ("flow_communication", "flow_search", "services"),
     ("config_flow",),
 )
 

@@ -33,7 +33,8 @@ from custom_components.klefr.meter import (
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
-from custom_components.klefr.services import FIELDS, Action, Problem
+from custom_components.klefr.service_errors import Problem
+from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
@@ -69,7 +70,17 @@ BLAMING = {"port_in_use_by", "address_taken_by"}
 # What a message may say of the failure, and of a call to an action.
 FAILURE_PLACEHOLDERS = {"port", "address", "error"}
 PLACES = {"not_moved": {"wanted", "found"}, "meter_lost": {"tried", "untried"}}
-PROBLEM_PLACEHOLDERS = {"target", "meter", "field", "value", "allowed", "error", "done", "failed"}
+PROBLEM_PLACEHOLDERS = {
+    "target",
+    "meter",
+    "meters",
+    "field",
+    "value",
+    "allowed",
+    "error",
+    "done",
+    "failed",
+}
 
 
 def texts(strings: Any) -> Iterator[str]:
@@ -97,7 +108,13 @@ def test_every_state_has_a_name() -> None:
         states = STRINGS["entity"]["sensor"][sensor.key].get("state", {})
         assert list(states) == list(sensor.options or ())
     for select in SELECTS:
-        assert list(STRINGS["entity"]["select"][select.key]["state"]) == list(select.values)
+        states = STRINGS["entity"]["select"][select.key].get("state", {})
+        assert list(states) == [option for option in select.values if not is_number(option)]
+
+
+def is_number(option: str) -> bool:
+    """Return whether an option is what a user types and reads, and needs no other name."""
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", option) is not None
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
@@ -163,17 +180,26 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
 
 
+def test_the_irreversible_action_is_listed_last() -> None:
+    # Home Assistant sorts actions by key in one place and by name in another.
+    names = [STRINGS["services"][action]["name"] for action in Action]
+    assert sorted(Action) == list(Action)
+    assert sorted(names) == names
+    assert "irreversible" in names[-1]
+
+
 def test_actions_offer_what_the_entities_offer() -> None:
-    fields = SERVICES[Action.WRITE_SETTINGS]["fields"]
+    fields = SERVICES[Action.CHANGE_SETTINGS]["fields"]
     for select in SELECTS:
         selector = fields[select.key]["selector"]["select"]
         options = [
             option for option, value in select.values.items() if value != select.irreversible
         ]
-        names = STRINGS["selector"][selector["translation_key"]]["options"]
-        states = STRINGS["entity"]["select"][select.key]["state"]
         assert selector["options"] == options
-        assert names == {option: states[option] for option in options}
+        if not all(map(is_number, options)):
+            names = STRINGS["selector"][selector["translation_key"]]["options"]
+            states = STRINGS["entity"]["select"][select.key]["state"]
+            assert names == {option: states[option] for option in options}
     for number in NUMBERS:
         selector = fields[number.key]["selector"]["number"]
         assert selector["min"] == number.native_min_value
@@ -184,12 +210,12 @@ def test_actions_offer_what_the_entities_offer() -> None:
 
 
 def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
-    strings = STRINGS["services"][Action.LOCK_CALCULATION_CODE_10]
+    strings = STRINGS["services"][Action.SET_CALCULATION_CODE_10]
     places = [
         strings["name"],
         strings["description"],
         *(field["description"] for field in strings["fields"].values()),
-        *(text for text in texts(STRINGS) if "lock_calculation_code_10" in text),
+        *(text for text in texts(STRINGS) if strings["name"].split(" (")[0] in text),
         *(text for text in texts(STRINGS) if re.search("code 10 is", text, re.IGNORECASE)),
     ]
     for place in places:

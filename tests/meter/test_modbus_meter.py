@@ -1,5 +1,6 @@
-"""A meter in software, read and set over a real serial line."""
+"""A meter in software, read and set over a line in memory."""
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -74,8 +75,14 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
 
 async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
     line.requests.clear()
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     await meter.read(meter.quantities)
     assert len(line.requests) == 3
+    characters = sum(8 + 5 + 2 * request[5] for request in line.requests)
+    on_the_line = characters * 11 / 9600
+    # Each request and each answer follows a silence, which takes 3.5 characters.
+    assert on_the_line < loop.time() - start < on_the_line + 3 * 0.009
 
 
 async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) -> None:

@@ -130,7 +130,11 @@ async def test_the_silence_of_a_whole_meter_teaches_nothing(
     virtual_meter.powered = True
     reads(line)
     await meter.read(meter.quantities)
+    # The serial number first, to see whether it is back.
+    assert len(reads(line)) == 1 + 3
+    await meter.read(meter.quantities)
     assert len(reads(line)) == 3
+    assert meter.memory["cuts"] == []
 
 
 async def test_a_meter_that_falls_silent_while_it_is_tried_teaches_nothing(
@@ -158,7 +162,8 @@ async def test_noise_teaches_nothing(meter: ModbusMeter, line: Line) -> None:
     line.garble = 0.0
     reads(line)
     await meter.read(meter.quantities)
-    assert len(reads(line)) == 3
+    assert len(reads(line)) == 1 + 3
+    assert meter.memory["cuts"] == []
 
 
 async def test_a_value_that_is_refused_by_itself_is_an_error(

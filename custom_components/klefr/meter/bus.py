@@ -189,20 +189,16 @@ class OwnBus(Bus):
         self.tally["requests"] += 1
         deadline = loop.time() + len(request) * self.link.character_time + delay + slack
         deadline += self.link.latency(length)
-        last_deadline = deadline + self._time_for(LONGEST_FRAME, slack)
         try:
             listener.listen(receive, answer)
             assert self._transport is not None
             self._transport.write(request)
-            while not answer.done() and (rest := deadline - loop.time()) > 0:
-                await asyncio.wait((answer,), timeout=rest)
-                if parser.missing:
-                    needed = listener.heard_at + self._time_for(parser.missing, slack)
-                    deadline = max(deadline, min(needed, last_deadline))
+            await self._wait_for(answer, parser, deadline, slack)
             take(parser.flush())
             if answer.done():
                 return await answer
         except OSError as err:
+            listener.fail(LinkError(f"The link failed: {err}"))
             raise self._failed(LinkError(f"The link failed: {err}")) from err
         except LinkError as err:
             raise self._failed(err) from None
@@ -211,6 +207,23 @@ class OwnBus(Bus):
         if self._is_garbage(bytes(heard), request):
             raise self._failed(GarbledAnswerError("What arrived is no answer"))
         raise self._failed(NoAnswerError("No meter answered"))
+
+    async def _wait_for[FrameT](
+        self, answer: asyncio.Future[FrameT], parser: Parser[FrameT], deadline: float, slack: float
+    ) -> None:
+        """Wait for an answer until the deadline, or longer while a frame arrives."""
+        loop = asyncio.get_running_loop()
+        last_deadline = deadline + self._time_for(LONGEST_FRAME, slack)
+        try:
+            while not answer.done() and (rest := deadline - loop.time()) > 0:
+                await asyncio.wait((answer,), timeout=rest)
+                if parser.missing:
+                    needed = self._listener.heard_at + self._time_for(parser.missing, slack)
+                    deadline = max(deadline, min(needed, last_deadline))
+        except asyncio.CancelledError:
+            # The meter still answers, and nothing else may be sent meanwhile.
+            self._listener.busy_until = deadline
+            raise
 
     def _failed[ErrorT: LinkError | CommunicationError](self, failure: ErrorT) -> ErrorT:
         self.tally[failure.key] += 1
@@ -229,6 +242,7 @@ class OwnBus(Bus):
         Where noise never ends, the request has to be sent into it.
         """
         loop = asyncio.get_running_loop()
+        await asyncio.sleep(listener.busy_until - loop.time())
         longest_wait = loop.time() + LONGEST_FRAME * self.link.character_time
         while (silent_at := listener.silent_at) > (now := loop.time()):
             if now >= longest_wait:
@@ -270,6 +284,8 @@ class _Listener(asyncio.Protocol):
         """When something arrived last, in the time of the event loop."""
         self.silent_at = -math.inf
         """When what arrived last has ended, unless more of it arrives."""
+        self.busy_until = -math.inf
+        """When the answer to a request that was cancelled has ended."""
         self.without_silence = 0
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
@@ -322,7 +338,7 @@ class _Listener(asyncio.Protocol):
         self.silent_at = now + self._silence
         self.without_silence += len(data)
         if self.without_silence > MOST_WITHOUT_SILENCE:
-            self._fail(NeverSilentError("The port never falls silent"))
+            self.fail(NeverSilentError("The port never falls silent"))
             assert self._transport is not None
             self._transport.close()
         elif self._receive is not None:
@@ -333,9 +349,10 @@ class _Listener(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(LinkError("The link was lost"))
+        self.fail(LinkError("The link was lost"))
 
-    def _fail(self, failure: LinkError) -> None:
+    def fail(self, failure: LinkError) -> None:
+        """Let the link be used no more."""
         self.failure = self.failure or failure
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.failure)

@@ -9,6 +9,7 @@ from .model import (
     Counter,
     Identity,
     Quantity,
+    Reading,
     Readings,
     Setting,
     Settings,
@@ -50,9 +51,14 @@ class Meter(ABC):
     def diagnostics(self) -> Mapping[str, Any]:
         """What a bug report needs to say about the communication, in values that JSON has."""
 
-    @abstractmethod
     async def read(self, quantities: Collection[Quantity]) -> Readings:
         """Read these quantities, in as few requests as possible."""
+        reading = await self.read_along(quantities)
+        return {quantity: reading.values[quantity] for quantity in quantities}
+
+    @abstractmethod
+    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+        """Read these quantities, and all that comes along to check energies with."""
 
     @abstractmethod
     async def read_settings(self) -> Settings:

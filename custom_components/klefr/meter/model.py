@@ -162,6 +162,18 @@ LCD_CYCLE_TIMES = range(1, 31)
 """Seconds for which the display shows a page (manual, section 7.6)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a meter said when it was read once."""
+
+    values: Readings
+    """What was wanted, and what came along without another request."""
+    calculation_code: CalculationCode | None
+    """None if it did not come along."""
+    spread: float
+    """Seconds between the answers that the energies are from; 0 for a single answer."""
+
+
 class Setting(StrEnum):
     """The settings of a meter."""
 

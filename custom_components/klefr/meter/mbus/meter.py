@@ -1,5 +1,6 @@
 """A meter that speaks M-Bus: the 6933 and the 6943."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -30,7 +31,7 @@ from ..model import (
     Identity,
     Model,
     Quantity,
-    Readings,
+    Reading,
     Setting,
     Settings,
     SettingValue,
@@ -176,9 +177,17 @@ class MBusMeter(Meter):
         return {"bus": dict(self._bus.tally)}
 
     @override
-    async def read(self, quantities: Collection[Quantity]) -> Readings:
-        values = _values([answer.telegram for answer in await self._read_own_answers()])
-        return {quantity: values.get(quantity) for quantity in quantities}
+    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+        began = asyncio.get_running_loop().time()
+        answers = await self._read_own_answers()
+        return Reading(
+            values={
+                **dict.fromkeys(quantities),
+                **_values([answer.telegram for answer in answers]),
+            },
+            calculation_code=None,
+            spread=asyncio.get_running_loop().time() - began if len(answers) > 1 else 0.0,
+        )
 
     @override
     async def read_settings(self) -> Settings:

@@ -1,5 +1,6 @@
 """A meter that speaks Modbus: the 6934 and the 6944."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -31,12 +32,13 @@ from ..model import (
     Model,
     Quadrant,
     Quantity,
-    Readings,
+    Reading,
     Setting,
     Settings,
     SettingValue,
     Tariff,
 )
+from ..relations import GUARDED
 from .bus import ModbusLine
 from .plan import Block, plan
 from .registers import (
@@ -65,12 +67,18 @@ MEMORY_CUTS: Final = "cuts"
 # A transformer meter measures up to 6 A of its secondary current.
 TRANSFORMER_METER_CURRENT: Final = 6
 
+type Key = Quantity | Setting | Identifier
+
 BLOCKS: Final = tuple(
     range(block[0].addresses.start, block[-1].addresses.stop)
     for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
 )
+ENERGY_BLOCK: Final = BLOCKS[-1]
 QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What energies are checked with.
+CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
 
 # Where the values begin: the only places where a read can be cut.
 VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
@@ -102,8 +110,6 @@ COUNTERS: Final[Mapping[Counter, Quantity]] = {
     Counter.POWER_DOWN: Quantity.POWER_DOWN_COUNTER,
 }
 
-type Key = Quantity | Setting | Identifier
-
 
 class ModbusMeter(Meter):
     """A meter on a Modbus line, known by its serial number."""
@@ -119,6 +125,7 @@ class ModbusMeter(Meter):
         self._bus = bus
         self._address = address
         self._cuts = cuts
+        self._answered_last = False
         self._maximum_current = 0.0
 
     @staticmethod
@@ -140,8 +147,6 @@ class ModbusMeter(Meter):
         remembered = memory or {}
         meter = cls(bus, address, _cuts_from(remembered))
         try:
-            # If no meter is there, the shortest request shows it soonest.
-            await meter._read_values((Identifier.SERIAL_NUMBER,))
             values = await meter._read_values(SIGNATURE)
         except RefusedError as err:
             if err.code not in NO_SUCH_REGISTERS:
@@ -171,9 +176,18 @@ class ModbusMeter(Meter):
         }
 
     @override
-    async def read(self, quantities: Collection[Quantity]) -> Readings:
-        values = await self._read_own_values(quantities)
-        return {quantity: values[quantity] for quantity in quantities}
+    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+        wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
+        cuts = self._cuts
+        began = asyncio.get_running_loop().time()
+        values = await self._read_own_values(wanted | _readable_along(wanted, cuts))
+        pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
+        at_once = len(pieces) <= 1 and self._cuts == cuts
+        return Reading(
+            values={key: value for key, value in values.items() if isinstance(key, Quantity)},
+            calculation_code=values.get(Setting.CALCULATION_CODE),
+            spread=0.0 if at_once else asyncio.get_running_loop().time() - began,
+        )
 
     @override
     async def read_settings(self) -> Settings:
@@ -272,6 +286,9 @@ class ModbusMeter(Meter):
 
     async def _read_blocks(self, blocks: Iterable[Block]) -> Mapping[int, int]:
         """Read words, by address."""
+        if not self._answered_last:
+            # A meter that is still silent shows it soonest where least is asked of it.
+            await self._read_piece(SERIAL_NUMBER_BLOCK)
         words: dict[int, int] = {}
         for block in blocks:
             words |= await self._read_block(block)
@@ -290,6 +307,7 @@ class ModbusMeter(Meter):
             if not stops or (isinstance(err, RefusedError) and err.code not in NOT_IN_ONE_PIECE):
                 raise
         # Silence has other reasons more often. This fails if the meter is silent altogether.
+        self._answered_last = False
         await self._read_piece(SERIAL_NUMBER_BLOCK)
         if (words := await self._try_piece(block)) is not None:
             return words
@@ -325,6 +343,7 @@ class ModbusMeter(Meter):
         words = await self._bus.read_registers(
             self._address, block.start, block.count, attempts=attempts
         )
+        self._answered_last = True
         return dict(enumerate(words, block.start))
 
     async def _write(self, register: Register, value: SettingValue) -> None:
@@ -340,6 +359,15 @@ class ModbusMeter(Meter):
 def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
     """Plan what every poll reads again."""
     return plan((REGISTERS[key] for key in keys), cuts)
+
+
+@lru_cache
+def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key]:
+    """Return what the guard can check with, and reading these keys reads anyway."""
+    addresses = {
+        address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
+    }
+    return frozenset(key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses))
 
 
 def _identity(values: Mapping[Key, Any]) -> Identity:

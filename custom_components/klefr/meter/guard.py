@@ -1,0 +1,546 @@
+"""Which energy readings are true.
+
+`judge` is a pure function of a reading, of what was accepted before and when, and of what
+the meter can carry. It lets a value through, or holds it and keeps the last good one.
+
+What a value needs to be believed:
+
+- At once: it has not fallen, it has not moved by more than can have flowed since it was last
+  accepted, and no relation speaks against it (relations.py says which there are). If it has
+  changed, it also needs a relation that holds: where none can be checked, only a second
+  answer tells a change from damage. A total that is what the calculation code makes of
+  forward and reverse has not jumped, and a counter that was just reset has not fallen.
+- With a second answer: the first value ever, the first after a start, a change that no
+  relation covers, and what can have flowed only if the machine slept or if the meter has
+  transformers of which the bus does not tell.
+- With five answers over two minutes that say the same: everything else, such as a cleared
+  meter. So is a first reading of nothing but zeros, because a meter that starts says that
+  too: the true energies would then count as consumption. A minute of silence, another value
+  that is said twice, and a return to what is plausible end the row.
+
+To blame for a broken relation are the members that have fallen or jumped. If none has, all
+are. A relation that stays broken is not checked until it has held a hundred times in a row.
+So a calculation code that means something else than is known, or phases that do not add up,
+hold nothing for ever.
+
+Two clocks measure the time since a value was accepted. Within a run that is the monotonic
+one: a wall clock that is set lets nothing in and holds nothing. Over a restart only the wall
+clock is left. It may be wrong by an hour, and a second answer has to agree.
+
+What the guard cannot know: a wrong value that breaks no relation and is near enough. A
+relation holds within the rounding of its values, in which 0.02 kWh of a whole or a tariff
+and 0.04 kWh of a phase may hide, or more if all members of a relation are wrong alike. Where
+no relation covers a value, two answers may be wrong alike. And what a meter says for two
+minutes without a contradiction is believed, whatever it is.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable, Mapping, Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Final
+
+from .model import CalculationCode, Identity, Quantity, Readings
+from .relations import (
+    COUNTER,
+    COUNTER_KEY,
+    FORWARD,
+    GUARDED,
+    PHASE_ENERGIES,
+    STEP,
+    TOTALS,
+    Finding,
+    Relation,
+    check,
+    code_formulas,
+    counter_relation,
+    float_error,
+    holds,
+    relations,
+)
+from .verdict import Accepted, Decision, Doubt, Jump, Limits, Memory, Moment, Verdict
+
+ENOUGH_SECONDS: Final = 120.0
+ENOUGH_ANSWERS: Final = 5
+"""For how long and how often a meter has to say a surprise before it is believed."""
+READ_AGAIN_SECONDS: Final = 30.0
+"""How often a surprise is read, so that it is believed within three minutes."""
+LONGEST_SILENCE: Final = 60.0
+"""Seconds after which two answers do not belong together."""
+SAMPLING_SECONDS: Final = 2.0
+"""By how much longer than between two answers energy may have flowed between their values."""
+CLOCK_ERROR: Final = 3600.0
+"""Seconds by which the wall clock may have been set over a restart."""
+MOST_ROUNDING: Final = 4
+"""Steps by which a value that holds every relation may be wrong."""
+HELD_AGAIN: Final = 100
+"""Readings in a row after which a relation that was broken is checked again."""
+
+LARGEST_ENERGY: Final = 1e8
+"""KWh or kvarh. The display has eight digits."""
+KILOWATTS_PER_AMPERE: Final = 0.6
+"""What a phase carries at most: 500 V between phases of a delta network, 20 % overload."""
+DIRECT_CURRENT: Final = 100
+"""A. What a direct meter is rated for."""
+TRANSFORMER_METER_CURRENT: Final = 6
+"""A. What a meter with transformers is rated for on their secondary side."""
+LARGEST_CURRENT: Final = 6000
+"""A. What the largest usual transformers carry."""
+
+
+AT_ONCE: Final = frozenset(
+    {
+        Decision.STEADY,
+        Decision.PLAUSIBLE,
+        Decision.CODE_EXPLAINED,
+        Decision.RESET_EXPLAINED,
+    }
+)
+POSSIBLE: Final = AT_ONCE | {Decision.UNCONFIRMED}
+IMPLAUSIBLE: Final = frozenset({Decision.FALLEN, Decision.JUMPED})
+SUSPECT: Final = IMPLAUSIBLE | {Decision.INCONSISTENT}
+
+
+def limits_of(identity: Identity) -> Limits:
+    """Return what a meter can carry. One that does not tell may have transformers."""
+    if primary := identity.transformer_primary_current:
+        secondary = identity.transformer_secondary_current or 1
+        current = largest = primary * TRANSFORMER_METER_CURRENT / secondary
+    elif identity.rated_current:
+        current = largest = identity.rated_current
+    else:
+        current, largest = DIRECT_CURRENT, LARGEST_CURRENT
+    return Limits(at_once=current * KILOWATTS_PER_AMPERE, confirmed=largest * KILOWATTS_PER_AMPERE)
+
+
+def judge(
+    memory: Memory,
+    readings: Readings,
+    *,
+    now: Moment,
+    limits: Limits,
+    code: CalculationCode | None,
+    reset: Moment | None = None,
+    spread: float = 0.0,
+) -> Verdict:
+    """Decide which energies of a reading are true.
+
+    `now` is when the answer arrived, `code` the calculation code if it is known, `reset`
+    when the resettable counter was last reset over the bus in this run, and `spread` the
+    seconds between the first and the last answer that the reading was put together from.
+
+    Readings have to come from different requests: an answer that a gateway sends twice
+    confirms nothing.
+    """
+    values = {
+        quantity: float(value)
+        if isinstance(value, int | float) and abs(value) < LARGEST_ENERGY
+        else None
+        for quantity, value in readings.items()
+        if quantity in GUARDED
+    }
+    steps = {quantity: _steps(value) for quantity, value in values.items() if value is not None}
+    accepted = dict(memory.accepted)
+    just_reset = reset is not None and _is_newer(reset, accepted.get(COUNTER))
+    if reset is not None and just_reset:
+        accepted[COUNTER] = Accepted(value=0.0, wall=reset.wall, monotonic=reset.monotonic)
+
+    alone = {
+        quantity: _judge_alone(quantity, steps, accepted.get(quantity), now, limits)
+        for quantity in values
+    }
+    slack = _flow(3 * limits.at_once, spread)
+    explained = _explain_totals(alone, steps, accepted, code, slack)
+    if just_reset:
+        explained |= _explain_counter(alone, steps, accepted)
+    found = alone | {quantity: explanation.found for quantity, explanation in explained.items()}
+    expected = list(relations(code))
+    if memory.reset_offset is not None and not just_reset:
+        expected.append(counter_relation(memory.reset_offset))
+    findings = check(
+        expected,
+        steps,
+        missing={quantity for quantity in accepted if values.get(quantity, 0) is None},
+        slack=slack,
+    )
+    far = {
+        quantity
+        for quantity, decision in found.items()
+        if decision in IMPLAUSIBLE
+        and abs(steps[quantity] - _steps(accepted[quantity].value)) > MOST_ROUNDING
+    }
+    covered, broken = _blame(findings, far, memory.not_kept)
+    outcomes = {
+        quantity: _settle(
+            quantity,
+            value,
+            found[quantity],
+            last=accepted.get(quantity),
+            doubt=memory.doubts.get(quantity),
+            covered=quantity in covered,
+            broken=frozenset(broken.get(quantity, ())),
+            now=now,
+            limits=limits,
+        )
+        for quantity, value in values.items()
+    }
+    suspect = any(outcome.decision in SUSPECT for outcome in outcomes.values())
+    return Verdict(
+        readings={
+            **readings,
+            **{
+                quantity: _published(outcome, memory.accepted.get(quantity))
+                for quantity, outcome in outcomes.items()
+            },
+        },
+        decisions={quantity: outcome.decision for quantity, outcome in outcomes.items()},
+        jumps=_jumps(memory, alone, explained, outcomes, now),
+        read_again_after=min(
+            (
+                READ_AGAIN_SECONDS if outcome.doubt.answers > 1 else 0.0
+                for outcome in outcomes.values()
+                if outcome.doubt and outcome.decision is not Decision.UNKNOWN
+            ),
+            default=None,
+        ),
+        suspect=suspect,
+        memory=Memory(
+            accepted={
+                **memory.accepted,
+                **{
+                    name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted
+                },
+            },
+            reset_offset=_reset_offset(memory, steps, outcomes, just_reset=just_reset),
+            not_kept=_not_kept(memory, findings, outcomes),
+            doubts={
+                quantity: doubt
+                for quantity, doubt in {
+                    **memory.doubts,
+                    **{name: outcome.doubt for name, outcome in outcomes.items()},
+                }.items()
+                if doubt is not None
+            },
+            suspect_readings=memory.suspect_readings + suspect,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Explanation:
+    """Why a value that jumped is right."""
+
+    reason: Decision
+    found: Decision
+    """What that makes of it."""
+    consumed: int
+    """Steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What became of one value."""
+
+    decision: Decision
+    accepted: Accepted | None = None
+    doubt: Doubt | None = None
+    """What goes on to be held."""
+    counted: int = 0
+    """Steps that were counted while a surprise stayed."""
+    broken: frozenset[str] = frozenset()
+    """The relations that did not hold all the while a surprise stayed."""
+
+
+def _steps(value: float) -> int:
+    return round(value / STEP)
+
+
+def _flow(power: float, seconds: float) -> float:
+    """Return how many steps a power in kW counts."""
+    return power * seconds / 3600 / STEP
+
+
+def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: float) -> bool:
+    """Tell whether a phase's `power` can have made one value of the other."""
+    phases = 1 if quantity in PHASE_ENERGIES else 3
+    most = _flow(phases * power, seconds + SAMPLING_SECONDS) + 1
+    return abs(new - old) <= most + float_error(new) + float_error(old)
+
+
+def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
+    return accepted is None or accepted.monotonic is None or accepted.monotonic < moment.monotonic
+
+
+def _judge_alone(
+    quantity: Quantity,
+    steps: Mapping[Quantity, int],
+    last: Accepted | None,
+    now: Moment,
+    limits: Limits,
+) -> Decision:
+    """Judge a value by the last good one."""
+    if quantity not in steps:
+        return Decision.MISSING
+    if last is None:
+        return Decision.UNCONFIRMED if any(steps.values()) else Decision.BLANK
+    new, old = steps[quantity], _steps(last.value)
+    if new < old and quantity not in TOTALS:
+        return Decision.FALLEN
+    longest = now.wall - last.wall
+    if last.monotonic is None:
+        longest = max(longest, 0) + CLOCK_ERROR
+    else:
+        measured = now.monotonic - last.monotonic
+        longest = max(longest, measured)
+        if _is_near(quantity, new, old, limits.at_once, measured):
+            return Decision.STEADY if new == old else Decision.PLAUSIBLE
+    near = _is_near(quantity, new, old, limits.confirmed, longest)
+    return Decision.UNCONFIRMED if near else Decision.JUMPED
+
+
+def _explain_totals(
+    alone: Mapping[Quantity, Decision],
+    steps: Mapping[Quantity, int],
+    accepted: Mapping[Quantity, Accepted],
+    code: CalculationCode | None,
+    slack: float,
+) -> dict[Quantity, _Explanation]:
+    """Find the totals that jumped to what the code makes of a plausible forward and reverse."""
+    explained: dict[Quantity, _Explanation] = {}
+    jumped = [total for total in TOTALS if alone.get(total) is Decision.JUMPED] if code else []
+    for total in jumped:
+        for formula in code_formulas(total, code):
+            relation = Relation(key="", whole=total, formulas=(formula,))
+            if (
+                accepted.keys() >= formula.keys()
+                and all(alone.get(part) in POSSIBLE for part in formula)
+                and holds(relation, formula, steps, slack)
+            ):
+                at_once = all(alone[part] in AT_ONCE for part in formula)
+                explained[total] = _Explanation(
+                    reason=Decision.CODE_EXPLAINED,
+                    found=Decision.CODE_EXPLAINED if at_once else Decision.UNCONFIRMED,
+                    consumed=sum(
+                        weight * (steps[part] - _steps(accepted[part].value))
+                        for part, weight in formula.items()
+                    ),
+                )
+    return explained
+
+
+def _explain_counter(
+    alone: Mapping[Quantity, Decision],
+    steps: Mapping[Quantity, int],
+    accepted: Mapping[Quantity, Accepted],
+) -> dict[Quantity, _Explanation]:
+    """Find out whether the resettable counter was reset, being plausible since zero."""
+    if alone.get(COUNTER) not in POSSIBLE:
+        return {}
+    counted = consumed = steps[COUNTER]
+    at_once = alone[COUNTER] in AT_ONCE
+    if FORWARD in steps and FORWARD in accepted:
+        # It has counted what forward energy has, or less.
+        consumed = steps[FORWARD] - _steps(accepted[FORWARD].value)
+        at_once &= counted <= consumed + 1
+    return {
+        COUNTER: _Explanation(
+            reason=Decision.RESET_EXPLAINED,
+            found=Decision.RESET_EXPLAINED if at_once else Decision.UNCONFIRMED,
+            consumed=consumed,
+        )
+    }
+
+
+def _blame(
+    findings: Iterable[Finding], far: AbstractSet[Quantity], not_kept: Container[str]
+) -> tuple[AbstractSet[Quantity], Mapping[Quantity, AbstractSet[str]]]:
+    """Return what a relation covers, and the relations that speak against each quantity.
+
+    To blame for a broken relation is what has moved `far`, if anything has. What has, or is
+    to blame, is no witness: a quantity with no other witness shares the blame.
+    """
+    checked = [
+        (
+            finding,
+            set(finding.members if finding.relation.blames_parts else finding.members[:1]),
+        )
+        for finding in findings
+        if finding.relation.key not in not_kept
+    ]
+    against: dict[Quantity, set[str]] = defaultdict(set)
+    for finding, concerned in checked:
+        if not finding.holds:
+            moved = far & set(finding.members)
+            for member in concerned & moved if moved else concerned:
+                against[member].add(finding.relation.key)
+    blamed = set(against)
+    covered = {
+        member
+        for finding, concerned in checked
+        if finding.holds and blamed.isdisjoint(finding.members)
+        for member in (concerned if far.isdisjoint(finding.members) else concerned & far)
+    }
+    for finding, concerned in checked:
+        if not (blamed | far).isdisjoint(finding.members):
+            for member in concerned - covered - far:
+                against[member].add(finding.relation.key)
+    return covered, against
+
+
+def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> bool:
+    """Tell whether an answer says the same as the one before."""
+    seconds = said.at.monotonic - doubt.at.monotonic
+    if seconds > LONGEST_SILENCE or said.broken != doubt.broken:
+        return False
+    if said.value is None or doubt.value is None:
+        return said.value is doubt.value
+    new, old = _steps(said.value), _steps(doubt.value)
+    fallen = new < old and quantity not in TOTALS
+    return not fallen and _is_near(quantity, new, old, limits.confirmed, seconds)
+
+
+def _is_between(quantity: Quantity, middle: float, last: Accepted | None, new: float) -> bool:
+    """Tell whether the meter passed a value on its way from the last good one to the new one."""
+    if last is None:
+        return True
+    least, most = sorted((_steps(last.value), _steps(new)))
+    margin = 1 if quantity in TOTALS else 0
+    return least - margin <= _steps(middle) <= most + margin
+
+
+def _settle(
+    quantity: Quantity,
+    value: float | None,
+    found: Decision,
+    *,
+    last: Accepted | None,
+    doubt: Doubt | None,
+    covered: bool,
+    broken: frozenset[str],
+    now: Moment,
+    limits: Limits,
+) -> _Outcome:
+    """Decide on a value by all that was found out about it and by what was said before."""
+    checked = covered or found is not Decision.PLAUSIBLE
+    if value is not None and found in AT_ONCE and checked and not broken:
+        return _Outcome(decision=found, accepted=_accept(value, now))
+
+    said = Doubt(value=value, at=now, first=value, since=now.monotonic, broken=broken)
+    # What no second answer repeats is damage and contradicts nothing.
+    rows = [row for row in (doubt and doubt.interrupted, doubt) if row]
+    row = next((row for row in rows if _follows(row, quantity, said, limits)), None)
+    if row is None:
+        interrupted = next((row for row in reversed(rows) if row.answers > 1), None)
+        said = replace(said, interrupted=interrupted)
+        return _Outcome(decision=_reason_to_hold(found, broken), doubt=said)
+
+    held = replace(said, first=row.first, since=row.since, answers=row.answers + 1)
+    stayed = held.answers >= ENOUGH_ANSWERS and now.monotonic - held.since >= ENOUGH_SECONDS
+    if value is None or row.value is None or row.first is None:
+        decision = Decision.UNKNOWN if stayed else Decision.MISSING
+        return _Outcome(decision=decision, doubt=held)
+    # Where nothing covers the value, it confirms the one before and waits to be confirmed.
+    accepted = _accept(value, now) if covered else _accept(row.value, row.at)
+    waiting = said if _steps(value) != _steps(accepted.value) else None
+    if (
+        found in POSSIBLE
+        and not broken
+        and (covered or _is_between(quantity, row.value, last, value))
+    ):
+        return _Outcome(decision=Decision.CONFIRMED, accepted=accepted, doubt=waiting)
+    if stayed:
+        return _Outcome(
+            decision=Decision.PERSISTENT,
+            accepted=accepted,
+            doubt=waiting,
+            counted=_steps(accepted.value) - _steps(row.first),
+            broken=broken,
+        )
+    return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
+
+
+def _accept(value: float, at: Moment) -> Accepted:
+    return Accepted(value=value, wall=at.wall, monotonic=at.monotonic)
+
+
+def _reason_to_hold(found: Decision, broken: AbstractSet[str]) -> Decision:
+    if found not in POSSIBLE:
+        return found
+    return Decision.INCONSISTENT if broken else Decision.UNCONFIRMED
+
+
+def _published(outcome: _Outcome, last: Accepted | None) -> float | None:
+    """Return the value if it is believed, else the last good one.
+
+    One that was stored does not count: more may have been published after it was.
+    """
+    if outcome.accepted:
+        return outcome.accepted.value
+    if outcome.decision is Decision.UNKNOWN or last is None or last.monotonic is None:
+        return None
+    return last.value
+
+
+def _jumps(
+    memory: Memory,
+    alone: Mapping[Quantity, Decision],
+    explained: Mapping[Quantity, _Explanation],
+    outcomes: Mapping[Quantity, _Outcome],
+    now: Moment,
+) -> tuple[Jump, ...]:
+    """Return what was believed although it is not what flowed."""
+    jumps = []
+    for quantity, outcome in outcomes.items():
+        last = memory.accepted.get(quantity)
+        explanation = explained.get(quantity)
+        if last and outcome.accepted and (explanation or alone[quantity] in IMPLAUSIBLE):
+            consumed = explanation.consumed if explanation else outcome.counted
+            jumps.append(
+                Jump(
+                    quantity=quantity,
+                    before=last.value,
+                    after=outcome.accepted.value,
+                    consumed=round(consumed * STEP, 2),
+                    wall=now.wall,
+                    reason=explanation.reason if explanation else outcome.decision,
+                )
+            )
+    return tuple(jumps)
+
+
+def _reset_offset(
+    memory: Memory,
+    steps: Mapping[Quantity, int],
+    outcomes: Mapping[Quantity, _Outcome],
+    *,
+    just_reset: bool,
+) -> int | None:
+    """Return how far forward energy is above the resettable counter from now on.
+
+    None if that is not known for sure.
+    """
+    counter, forward = outcomes.get(COUNTER), outcomes.get(FORWARD)
+    if not (counter and counter.accepted and forward and forward.accepted):
+        return memory.reset_offset
+    jumped = Decision.PERSISTENT in (counter.decision, forward.decision)
+    if not just_reset and not jumped and memory.reset_offset is not None:
+        return memory.reset_offset
+    if _steps(counter.accepted.value) != steps[COUNTER]:
+        return None
+    return steps[FORWARD] - steps[COUNTER]
+
+
+def _not_kept(
+    memory: Memory, findings: Collection[Finding], outcomes: Mapping[Quantity, _Outcome]
+) -> Mapping[str, int]:
+    """Return the relations that are not checked from now on."""
+    not_kept = dict(memory.not_kept)
+    for finding in findings:
+        believed = all(outcomes[member].accepted for member in finding.members)
+        if finding.relation.key in not_kept and believed:
+            not_kept[finding.relation.key] = (
+                not_kept[finding.relation.key] + 1 if finding.holds else 0
+            )
+    broken = {finding.relation.key for finding in findings if not finding.holds} - {COUNTER_KEY}
+    for outcome in outcomes.values():
+        not_kept |= dict.fromkeys(outcome.broken & broken, 0)
+    return {key: held for key, held in not_kept.items() if held < HELD_AGAIN}

@@ -1,0 +1,65 @@
+"""Read a meter so that only true energies come out."""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+
+from .errors import CommunicationError, LinkError
+from .guard import judge, limits_of
+from .meter import Meter
+from .model import CalculationCode, Quantity
+from .relations import companions
+from .verdict import Memory, Moment, Verdict
+
+
+class GuardedReader:
+    """Reads one meter, and remembers what it said."""
+
+    def __init__(self, meter: Meter, memory: Memory, clock: Callable[[], Moment]) -> None:
+        """Go on from what was remembered. `clock` says what time it is."""
+        self.memory = memory
+        self._meter = meter
+        self._clock = clock
+        self._code: CalculationCode | None = None
+        self._reset: Moment | None = None
+
+    def assume_code(self, code: CalculationCode | None) -> None:
+        """Judge by this calculation code until the meter reports one."""
+        self._code = code
+
+    def expect_reset(self) -> None:
+        """Believe that the resettable counter starts from zero now."""
+        self._reset = self._clock()
+
+    async def read(self, quantities: Collection[Quantity]) -> Verdict:
+        """Read these quantities, a second time if the first does not say enough.
+
+        Raises what `Meter.read` raises.
+        """
+        wanted = companions(quantities) & self._meter.quantities
+        verdict = await self._read_once(wanted)
+        if verdict.read_again_after == 0:
+            with suppress(CommunicationError, LinkError):
+                second = await self._read_once(wanted)
+                verdict = replace(
+                    second,
+                    jumps=(*verdict.jumps, *second.jumps),
+                    suspect=verdict.suspect or second.suspect,
+                )
+        return verdict
+
+    async def _read_once(self, quantities: Collection[Quantity]) -> Verdict:
+        reading = await self._meter.read_along(quantities)
+        if reading.calculation_code is not None:
+            self._code = reading.calculation_code
+        verdict = judge(
+            self.memory,
+            reading.values,
+            now=self._clock(),
+            limits=limits_of(self._meter.identity),
+            code=self._code,
+            reset=self._reset,
+            spread=reading.spread,
+        )
+        self.memory = verdict.memory
+        return verdict

@@ -1,0 +1,76 @@
+"""A meter that is read over the line, and what of its energies would be published."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from custom_components.klefr.meter import MBusBus, Meter, ModbusBus, Quantity, SerialLink, identify
+from custom_components.klefr.meter.guarded import GuardedReader
+from custom_components.klefr.meter.verdict import Decision, Memory, Moment, Verdict
+from simulator import mbus, modbus
+from simulator.line import Line
+from simulator.meter import VirtualMeter
+
+PORT = "virtual://meter"
+FORWARD = Quantity.FORWARD_ACTIVE_ENERGY
+REVERSE = Quantity.REVERSE_ACTIVE_ENERGY
+TOTAL = Quantity.TOTAL_ACTIVE_ENERGY
+INTERVAL = 10  # seconds
+
+
+def now() -> Moment:
+    loop_time = asyncio.get_running_loop().time()
+    return Moment(monotonic=loop_time, wall=1_800_000_000 + loop_time)
+
+
+@pytest.fixture(params=["6934", "6933"])
+async def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
+    """One that counts as its line's time passes."""
+    return VirtualMeter(
+        model=request.param,
+        serial_number="22091039",
+        address=1,
+        clock=lambda: asyncio.get_running_loop().time(),
+    )
+
+
+@pytest.fixture
+async def line(virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
+    face = mbus if virtual_meter.model.speaks_mbus else modbus
+    async with face.serve(virtual_meter, virtual=PORT) as line:
+        yield line
+
+
+@pytest.fixture
+async def meter(line: Line, virtual_meter: VirtualMeter) -> AsyncIterator[Meter]:
+    kind = MBusBus if virtual_meter.model.speaks_mbus else ModbusBus
+    async with kind(SerialLink(port=PORT)) as bus:
+        yield await identify(bus, 1)
+
+
+@pytest.fixture
+def reader(meter: Meter) -> GuardedReader:
+    return GuardedReader(meter, Memory(), now)
+
+
+async def polls(reader: GuardedReader, number: int) -> list[Verdict]:
+    """Read the three energies at the usual interval."""
+    verdicts = []
+    for _ in range(number):
+        verdicts.append(await reader.read((FORWARD, REVERSE, TOTAL)))
+        await asyncio.sleep(INTERVAL)
+    return verdicts
+
+
+async def test_the_first_reading_is_read_twice_and_then_each_once(
+    reader: GuardedReader, line: Line
+) -> None:
+    line.requests.clear()
+    [first] = await polls(reader, 1)
+    assert first.decisions[FORWARD] is Decision.CONFIRMED
+    asked = len(line.requests)
+    line.requests.clear()
+    for verdict in await polls(reader, 5):
+        assert verdict.decisions[FORWARD] in (Decision.STEADY, Decision.PLAUSIBLE)
+    assert len(line.requests) < 5 * asked
