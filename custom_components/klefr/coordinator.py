@@ -27,7 +27,7 @@ from .meter import (
     SettingValue,
     WrongMeterError,
 )
-from .wording import async_translation
+from .wording import async_translation, port_name
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -62,7 +62,7 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
             config_entry=entry,
             # Not the title: it has the serial number, which does not belong in a log.
             name=f"{kind} of the meter at address {entry.data[CONF_ADDRESS]}"
-            f" on {entry.data[CONF_PORT]}",
+            f" on {port_name(entry.data[CONF_PORT])}",
             update_interval=interval,
             always_update=False,
         )

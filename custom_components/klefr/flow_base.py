@@ -53,8 +53,8 @@ class KlefrFlow(ConfigFlow):
         placeholders: dict[str, str] = {
             key: str(data[key]) for key in (CONF_PORT, CONF_ADDRESS, CONF_NAME) if key in data
         }
-        if self._bus:
-            placeholders[CONF_PORT] = port_name(self._bus[CONF_PORT])
+        if CONF_PORT in placeholders:
+            placeholders[CONF_PORT] = port_name(placeholders[CONF_PORT])
         errors: dict[str, str] = {}
         if error is not None:
             translation = async_translation(self.hass, data, error)

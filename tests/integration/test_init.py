@@ -12,6 +12,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
@@ -57,7 +58,7 @@ async def test_a_port_that_is_missing_at_start_is_tried_again(
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
     assert entry.error_reason_translation_key == "port_not_found_proxy"
-    assert f"no port {line.port}" in str(entry.reason)
+    assert f"no serial proxy {port_name(line.port)}" in str(entry.reason)
     await line.plug()
     await wait(hass, seconds=60)
     assert entry.state is ConfigEntryState.LOADED
