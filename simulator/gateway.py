@@ -116,7 +116,7 @@ class TcpLine(Gateway):
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: GatewayClient(self), self._host, self._tcp_port
             )
-            # The next plug() is to find the same port.
+            # The next plug() takes the same port again.
             self._tcp_port = self._server.sockets[0].getsockname()[1]
 
     async def unplug(self) -> None:

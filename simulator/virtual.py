@@ -150,7 +150,7 @@ class VirtualGateway(Gateway):
 
     @override
     async def __aenter__(self) -> Self:
-        # Nobody opens this gateway's own scheme, but serialx wants one that is unique.
+        # No client opens this gateway's own scheme, but serialx wants one that is unique.
         self._leave_network = _register(NETWORK, f"{self._port}://", weight=IN_FRONT)
         return await super().__aenter__()
 
@@ -387,7 +387,7 @@ def _register(scheme: str, unique_scheme: str, *, weight: int = 1) -> Callable[[
     return serialx.register_uri_handler(
         scheme=scheme,
         unique_scheme=unique_scheme,
-        sync_cls=VirtualSerial,  # type: ignore[type-abstract]  # no one can make one
+        sync_cls=VirtualSerial,  # type: ignore[type-abstract]  # it cannot be made
         async_transport_cls=VirtualTransport,
         weight=weight,
     )

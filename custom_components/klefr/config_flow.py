@@ -8,7 +8,6 @@ from typing import Any, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
-    ConfigEntry,
     ConfigEntryState,
     ConfigFlowResult,
     OptionsFlowWithReload,
@@ -253,7 +252,7 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
         )
 
 
-def _holds_port_differently(entry: ConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
+def _holds_port_differently(entry: KlefrConfigEntry, protocol: Protocol, link: SerialLink) -> bool:
     """Return whether an entry holds the port with another protocol or other line settings.
 
     An entry that Home Assistant will set up again counts: it could take the port at any time.

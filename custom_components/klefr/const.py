@@ -24,3 +24,5 @@ MAXIMUM_UPDATE_INTERVAL: Final = 3600
 """Seconds, like all update intervals."""
 
 SETTINGS_INTERVAL: Final = timedelta(minutes=5)
+SETTINGS_RETRY: Final = 10
+"""Seconds after a poll of the settings that failed, while the readings can be polled."""

@@ -14,7 +14,14 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 
-from .const import CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL, DOMAIN, LOGGER, SETTINGS_INTERVAL
+from .const import (
+    CONF_UPDATE_INTERVAL,
+    DEFAULT_UPDATE_INTERVAL,
+    DOMAIN,
+    LOGGER,
+    SETTINGS_INTERVAL,
+    SETTINGS_RETRY,
+)
 from .meter import (
     LOCKED_CODE,
     CalculationCode,
@@ -180,6 +187,15 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             for value in values
             if stored.get(setting) == value
         }
+
+    @override
+    async def _async_update_data(self) -> Settings:
+        try:
+            return await super()._async_update_data()
+        except UpdateFailed as err:
+            # All controls are unavailable now, though the meter can be reached.
+            err.retry_after = SETTINGS_RETRY
+            raise
 
     @override
     async def _async_read(self) -> Settings:

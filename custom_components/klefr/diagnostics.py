@@ -7,6 +7,7 @@ from homeassistant.components.diagnostics import async_redact_data
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_ADDRESS
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers.update_coordinator import UpdateFailed
 
 from .communication import change_store
 from .const import CONF_SECONDARY_ADDRESS
@@ -47,6 +48,11 @@ def _poll(coordinator: KlefrCoordinator[Any]) -> dict[str, Any]:
         "interval": interval.total_seconds() if interval else None,
         "success": coordinator.last_update_success,
         # The error's text may contain serial numbers.
-        "failure": type(failure.__cause__).__name__ if failure else None,
+        "failure": type(_reason(failure)).__name__ if failure else None,
         "values": dict(sorted(coordinator.data.items())),
     }
+
+
+def _reason(failure: BaseException) -> BaseException:
+    """Return what a failed poll was translated from, or the failure if it was not translated."""
+    return failure.__cause__ if isinstance(failure, UpdateFailed) and failure.__cause__ else failure

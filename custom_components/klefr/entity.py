@@ -1,6 +1,7 @@
 """What all entities of a meter have in common."""
 
-from typing import Any, override
+from enum import StrEnum
+from typing import Any, Final, override
 
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import EntityDescription
@@ -11,11 +12,21 @@ from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordina
 from .meter import Quantity, Setting, SettingValue, Value
 from .wording import meter_name
 
+ATTR_NOTE: Final = "note"
+
+
+class Note(StrEnum):
+    """What to know before using an entity, shown as its attribute."""
+
+    NOT_FOR_ENERGY_DASHBOARD = "not_for_energy_dashboard"
+    NOT_REPORTED = "not_reported"
+
 
 class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[CoordinatorT]):
     """An entity of a meter."""
 
     _attr_has_entity_name = True
+    _unrecorded_attributes = frozenset({ATTR_NOTE})
 
     def __init__(
         self,
@@ -56,7 +67,9 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)
-        self._attr_assumed_state = not coordinator.meter.reports_settings
+        if not coordinator.meter.reports_settings:
+            self._attr_assumed_state = True
+            self._attr_extra_state_attributes = {ATTR_NOTE: Note.NOT_REPORTED}
         super().__init__(coordinator, description)
 
     @property

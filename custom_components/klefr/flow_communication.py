@@ -26,7 +26,8 @@ from .meter import (
     is_gateway,
     is_secondary_address,
 )
-from .shared_buses import async_entries_on_port, async_port_users, link_from
+from .port_users import async_port_users
+from .shared_buses import async_entries_on_port, link_from
 from .wording import communication_names, listed
 
 

@@ -1,5 +1,6 @@
 """Sensors: all that a meter measures and counts."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import override
 
@@ -25,12 +26,20 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 
 from .coordinator import KlefrConfigEntry, ReadingsCoordinator
-from .entity import ReadingEntity
+from .entity import ATTR_NOTE, Note, ReadingEntity
 from .meter import Direction, Quadrant, Quantity
 
 PARALLEL_UPDATES = 0
 
-_measurement = partial(SensorEntityDescription, state_class=SensorStateClass.MEASUREMENT)
+
+@dataclass(frozen=True, kw_only=True)
+class KlefrSensorEntityDescription(SensorEntityDescription):
+    """Describes a sensor, with a note if its value can be misunderstood."""
+
+    note: Note | None = None
+
+
+_measurement = partial(KlefrSensorEntityDescription, state_class=SensorStateClass.MEASUREMENT)
 _voltage = partial(
     _measurement,
     device_class=SensorDeviceClass.VOLTAGE,
@@ -69,14 +78,14 @@ _power_factor = partial(
     suggested_display_precision=2,
 )
 _active_energy = partial(
-    SensorEntityDescription,
+    KlefrSensorEntityDescription,
     device_class=SensorDeviceClass.ENERGY,
     state_class=SensorStateClass.TOTAL_INCREASING,
     native_unit_of_measurement=UnitOfEnergy.KILO_WATT_HOUR,
     suggested_display_precision=2,
 )
 _reactive_energy = partial(
-    SensorEntityDescription,
+    KlefrSensorEntityDescription,
     device_class=SensorDeviceClass.REACTIVE_ENERGY,
     state_class=SensorStateClass.TOTAL_INCREASING,
     native_unit_of_measurement=UnitOfReactiveEnergy.KILO_VOLT_AMPERE_REACTIVE_HOUR,
@@ -84,17 +93,22 @@ _reactive_energy = partial(
     entity_registry_enabled_default=False,
 )
 # The calculation code says what the totals mean. With most codes they can go down.
-_total_active_energy = partial(_active_energy, state_class=SensorStateClass.TOTAL)
+_total_active_energy = partial(
+    _active_energy,
+    state_class=SensorStateClass.TOTAL,
+    entity_registry_enabled_default=False,
+    note=Note.NOT_FOR_ENERGY_DASHBOARD,
+)
 _total_reactive_energy = partial(_reactive_energy, state_class=SensorStateClass.TOTAL)
 _direction = partial(
-    SensorEntityDescription,
+    KlefrSensorEntityDescription,
     device_class=SensorDeviceClass.ENUM,
     options=list(Direction),
     entity_category=EntityCategory.DIAGNOSTIC,
     entity_registry_enabled_default=False,
 )
 _quadrant = partial(
-    SensorEntityDescription,
+    KlefrSensorEntityDescription,
     device_class=SensorDeviceClass.ENUM,
     options=[quadrant.name.lower() for quadrant in Quadrant],
     entity_category=EntityCategory.DIAGNOSTIC,
@@ -131,21 +145,11 @@ SENSORS = (
     _power_factor(key=Quantity.POWER_FACTOR_L2, entity_registry_enabled_default=False),
     _power_factor(key=Quantity.POWER_FACTOR_L3, entity_registry_enabled_default=False),
     _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY),
-    _total_active_energy(
-        key=Quantity.TOTAL_ACTIVE_ENERGY_T1, entity_registry_enabled_default=False
-    ),
-    _total_active_energy(
-        key=Quantity.TOTAL_ACTIVE_ENERGY_T2, entity_registry_enabled_default=False
-    ),
-    _total_active_energy(
-        key=Quantity.TOTAL_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False
-    ),
-    _total_active_energy(
-        key=Quantity.TOTAL_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False
-    ),
-    _total_active_energy(
-        key=Quantity.TOTAL_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False
-    ),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_T1),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_T2),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L1),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L2),
+    _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L3),
     _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY),
     _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T1),
     _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T2),
@@ -177,12 +181,13 @@ SENSORS = (
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L2),
     _reactive_energy(key=Quantity.REVERSE_REACTIVE_ENERGY_L3),
     _active_energy(key=Quantity.RESETTABLE_COUNTER),
-    _measurement(
+    KlefrSensorEntityDescription(
         key=Quantity.POWER_DOWN_COUNTER,
+        state_class=SensorStateClass.TOTAL_INCREASING,
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
     ),
-    SensorEntityDescription(
+    KlefrSensorEntityDescription(
         key=Quantity.ACCESS_NUMBER,
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
@@ -222,12 +227,14 @@ class KlefrSensor(ReadingEntity, SensorEntity):
     """A sensor that shows a quantity."""
 
     def __init__(
-        self, coordinator: ReadingsCoordinator, description: SensorEntityDescription
+        self, coordinator: ReadingsCoordinator, description: KlefrSensorEntityDescription
     ) -> None:
         super().__init__(coordinator, description)
         supply = SUPPLIES.get(description.key[-3:])
         if supply is not None and coordinator.data.get(supply) is False:
             self._attr_entity_registry_enabled_default = False
+        if description.note is not None:
+            self._attr_extra_state_attributes = {ATTR_NOTE: description.note}
 
     @property
     @override

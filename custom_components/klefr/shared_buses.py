@@ -4,17 +4,17 @@ A port can be opened only once, so all that need it hold the same bus. If Home A
 opened the port for another integration, the bus uses that connection.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 import os
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util.hass_dict import HassKey
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
+from .coordinator import KlefrConfigEntry
 from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
 
 DATA_BUSES: Final[HassKey[dict[str, Bus]]] = HassKey(f"{DOMAIN}_buses")
@@ -38,10 +38,12 @@ async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
     return await hass.async_add_executor_job(find_same_device)
 
 
-async def async_entries_on_port(hass: HomeAssistant, entry: ConfigEntry) -> list[ConfigEntry]:
+async def async_entries_on_port(
+    hass: HomeAssistant, entry: KlefrConfigEntry
+) -> list[KlefrConfigEntry]:
     """Return the entries of all other meters on an entry's port."""
 
-    def find_same_device() -> list[ConfigEntry]:
+    def find_same_device() -> list[KlefrConfigEntry]:
         device = os.path.realpath(entry.data[CONF_PORT])
         return [each for each in others if os.path.realpath(each.data[CONF_PORT]) == device]
 
@@ -51,28 +53,6 @@ async def async_entries_on_port(hass: HomeAssistant, entry: ConfigEntry) -> list
         if each.entry_id != entry.entry_id
     ]
     return await hass.async_add_executor_job(find_same_device)
-
-
-@callback
-def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
-    """Return the names of the entries of other integrations that are set up to use a port."""
-    return [
-        f"{entry.title} ({entry.domain})"
-        for entry in hass.config_entries.async_entries()
-        if entry.domain != DOMAIN and port in _strings({**entry.data, **entry.options})
-    ]
-
-
-def _strings(data: object) -> Iterator[str]:
-    """Yield all strings in nested data."""
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, Mapping):
-        for value in data.values():
-            yield from _strings(value)
-    elif isinstance(data, (list, tuple)):
-        for value in data:
-            yield from _strings(value)
 
 
 def link_from(entry_data: Mapping[str, Any]) -> SerialLink:
@@ -116,7 +96,7 @@ def async_get_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> 
     return bus
 
 
-async def async_hold_bus(hass: HomeAssistant, entry: ConfigEntry) -> Bus:
+async def async_hold_bus(hass: HomeAssistant, entry: KlefrConfigEntry) -> Bus:
     """Return an entry's bus, held until the entry unloads.
 
     Raises LineSettingsError if the port is held with another protocol or other line settings.

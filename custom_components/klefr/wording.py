@@ -44,7 +44,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
-from .shared_buses import async_port_users
+from .port_users import async_port_users
 
 PROTOCOL_NAMES: Final[Mapping[Protocol, str]] = {
     Protocol.MODBUS: "Modbus RTU",

@@ -19,6 +19,16 @@ async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:
     await hass.async_block_till_done(wait_background_tasks=True)
 
 
+async def enable(hass: HomeAssistant, *found: str) -> None:
+    """Enable entities that start disabled."""
+    entities = er.async_get(hass)
+    for each in found:
+        entities.async_update_entity(each, disabled_by=None)
+    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
+        await hass.config_entries.async_reload(entry.entry_id)
+    await hass.async_block_till_done()
+
+
 def entity_id(hass: HomeAssistant, platform: Platform, key: str) -> str:
     """Find an entity by what it is."""
     found = er.async_get(hass).async_get_entity_id(platform, DOMAIN, f"{SERIAL_NUMBER}_{key}")

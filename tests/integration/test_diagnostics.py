@@ -4,6 +4,7 @@ import json
 
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.json import JSONEncoder
+import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
@@ -39,6 +40,19 @@ async def test_diagnostics_of_a_meter_in_trouble(
     assert diagnostics["readings"]["failure"] == "NoAnswerError"
     assert diagnostics["communication"]["bus"]["no_answer"] == 3
     json.dumps(diagnostics, cls=JSONEncoder)
+
+
+async def test_diagnostics_name_an_error_that_nobody_expected(
+    hass: HomeAssistant, loaded: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_quantities: object) -> None:
+        raise ZeroDivisionError from KeyError(SERIAL_NUMBER)
+
+    monkeypatch.setattr(loaded.runtime_data.meter, "read", fail)
+    await wait(hass)
+    diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
+    assert diagnostics["readings"]["failure"] == "ZeroDivisionError"
+    assert SERIAL_NUMBER not in json.dumps(diagnostics, cls=JSONEncoder)
 
 
 async def test_diagnostics_of_a_meter_that_cannot_be_set_up(

@@ -27,7 +27,7 @@ from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Tariff, VirtualMeter
 
-from . import SERIAL_NUMBER, entity_id, state, wait
+from . import SERIAL_NUMBER, enable, entity_id, state, wait
 from .test_config_flow import choose_bus, configure, filled_in, start, start_reconfigure
 from .test_settings import options, press, select
 
@@ -211,12 +211,20 @@ async def test_it_has_what_m_bus_offers_and_nothing_else(
         "reset_power_down_counter",
     }
     disabled = {entity.translation_key for entity in entities if entity.disabled_by}
-    assert disabled == {"access_number", "total_active_energy_t1", "total_active_energy_t2"}
+    assert disabled == {
+        "access_number",
+        "total_active_energy",
+        "total_active_energy_t1",
+        "total_active_energy_t2",
+        "reset_resettable_counter",
+        "reset_power_down_counter",
+    }
 
 
 async def test_energies_are_the_meters(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
+    await enable(hass, entity_id(hass, Platform.SENSOR, "total_active_energy"))
     virtual_meter.add_energy(l1=12.5, l2=-3.25)
     await wait(hass)
     energy = virtual_meter.active_energy
@@ -271,6 +279,7 @@ async def test_a_setting_is_unknown_until_it_is_written_and_kept_from_then_on(
     assert shown is not None
     assert shown.state == option
     assert shown.attributes[ATTR_ASSUMED_STATE] is True
+    assert shown.attributes["note"] == "not_reported"
 
     await wait(hass)
     assert state(hass, Platform.SELECT, key) == option
@@ -336,8 +345,16 @@ async def test_only_what_m_bus_can_set_is_offered(
     assert not line.requests
 
 
+@pytest.fixture
+async def reset_buttons(hass: HomeAssistant, loaded: MockConfigEntry) -> None:
+    """The buttons that reset counters, which start disabled."""
+    buttons = ("reset_resettable_counter", "reset_power_down_counter")
+    await enable(hass, *(entity_id(hass, Platform.BUTTON, button) for button in buttons))
+
+
+@pytest.mark.usefixtures("reset_buttons")
 async def test_without_acknowledgement_it_is_an_error_and_nothing_changes(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+    hass: HomeAssistant, virtual_meter: VirtualMeter
 ) -> None:
     await select(hass, "tariff", "t2")
     virtual_meter.refuse_writes = True
@@ -366,9 +383,8 @@ async def test_a_locked_calculation_code_is_an_error(
     assert state(hass, Platform.SELECT, "calculation_code") == STATE_UNKNOWN
 
 
-async def test_counters_are_reset(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
-) -> None:
+@pytest.mark.usefixtures("reset_buttons")
+async def test_counters_are_reset(hass: HomeAssistant, virtual_meter: VirtualMeter) -> None:
     assert virtual_meter.day_counter
     assert virtual_meter.power_down_counter
     energy = state(hass, Platform.SENSOR, "forward_active_energy")

@@ -31,7 +31,7 @@ ENABLED = {
     "active_power",
     "frequency",
     "power_factor",
-    *(f"{way}_active_energy" for way in ("forward", "reverse", "total")),
+    *(f"{way}_active_energy" for way in ("forward", "reverse")),
     *(f"{way}_active_energy_t{tariff}" for way in ("forward", "reverse") for tariff in "12"),
     "resettable_counter",
 }
@@ -75,7 +75,22 @@ def test_energies_are_what_the_energy_dashboard_takes() -> None:
         assert description.native_unit_of_measurement == "kWh"
     assert by_key["total_active_energy"].state_class is SensorStateClass.TOTAL
     assert by_key["total_reactive_energy"].state_class is SensorStateClass.TOTAL
-    assert by_key["resettable_counter"].state_class is SensorStateClass.TOTAL_INCREASING
+    for counter in ("resettable_counter", "power_down_counter"):
+        assert by_key[counter].state_class is SensorStateClass.TOTAL_INCREASING
+
+
+async def test_total_active_energy_warns_of_the_energy_dashboard(
+    hass: HomeAssistant, all_enabled: MockConfigEntry
+) -> None:
+    noted = {
+        description.key
+        for description in SENSORS
+        if description.key in ModbusMeter.quantities
+        and (shown := hass.states.get(entity_id(hass, Platform.SENSOR, description.key)))
+        and shown.attributes.get("note") == "not_for_energy_dashboard"
+    }
+    parts = ("", "_t1", "_t2", "_l1", "_l2", "_l3")
+    assert noted == {f"total_active_energy{part}" for part in parts}
 
 
 async def test_what_people_look_at_is_enabled(hass: HomeAssistant, loaded: MockConfigEntry) -> None:

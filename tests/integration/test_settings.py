@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from homeassistant.const import STATE_UNKNOWN, Platform
+from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.util.yaml import parse_yaml
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.klefr.const import DOMAIN
 from simulator.line import Line
 from simulator.meter import VirtualMeter
+from simulator.modbus import serve
 
-from . import entity_id, state, wait
+from . import SERIAL_NUMBER, entity_id, state, wait
 
 
 async def select(hass: HomeAssistant, key: str, option: object) -> None:
@@ -117,6 +119,23 @@ async def test_a_change_at_the_meter_is_noticed(
     await wait(hass, seconds=301)
     assert state(hass, Platform.SELECT, "tariff") == "t2"
     assert state(hass, Platform.NUMBER, "lcd_cycle_time") == "5"
+
+
+async def test_a_failed_poll_of_the_settings_is_repeated_soon(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
+) -> None:
+    def lose(frame: bytes) -> None:
+        # The readings need nothing of this block, and the settings begin there.
+        line.silent = frame[2:4] == b"\x60\x48"
+
+    line.before_hearing = lose
+    await wait(hass, seconds=301)
+    assert state(hass, Platform.SELECT, "tariff") == STATE_UNAVAILABLE
+    assert state(hass, Platform.SENSOR, "voltage_l1") != STATE_UNAVAILABLE
+    line.before_hearing = None
+    line.silent = False
+    await wait(hass)
+    assert state(hass, Platform.SELECT, "tariff") == "t1"
 
 
 async def test_an_unknown_setting_is_unknown(
@@ -249,3 +268,23 @@ async def test_no_setting_is_ever_written_unasked(
     await hass.config_entries.async_reload(loaded.entry_id)
     await hass.async_block_till_done()
     assert {request[1] for request in line.requests} == {3}
+
+
+async def test_readings_become_known_once_the_transformer_ratio_is_set(
+    hass: HomeAssistant, entry_data: dict[str, Any]
+) -> None:
+    meter = VirtualMeter(serial_number=SERIAL_NUMBER, model="6944", ct_primary=0)
+    meter.overrides |= {0x500C: 180.0, 0x5012: 60.0}
+    async with serve(meter, virtual="virtual://transformers") as line:
+        entry = MockConfigEntry(
+            domain=DOMAIN, unique_id=SERIAL_NUMBER, data={**entry_data, "port": line.port}
+        )
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        assert state(hass, Platform.SENSOR, "current_l1") == STATE_UNKNOWN
+        meter.ct_primary = 250
+        await wait(hass, seconds=301)
+        await wait(hass)
+        assert state(hass, Platform.SENSOR, "current_l1") == "180.0"
+        assert state(hass, Platform.SENSOR, "active_power") == "60.0"
+        await hass.config_entries.async_unload(entry.entry_id)

@@ -1,11 +1,14 @@
 """Energy in Home Assistant's own statistics."""
 
+from collections.abc import Iterator
 from datetime import timedelta
+from unittest.mock import patch
 
 from homeassistant.components.recorder import CONF_COMMIT_INTERVAL, Recorder
 from homeassistant.components.recorder.statistics import statistics_during_period
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity import Entity
 from homeassistant.util import dt as dt_util
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
@@ -26,6 +29,12 @@ PERIOD = timedelta(minutes=5)
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _all_enabled() -> Iterator[None]:
+    with patch.object(Entity, "entity_registry_enabled_default", True):
+        yield
 
 
 @pytest.fixture

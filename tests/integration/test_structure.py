@@ -2,9 +2,13 @@
 
 import ast
 from graphlib import TopologicalSorter
+from importlib.util import find_spec
 import json
 from pathlib import Path
+import sys
+from typing import Any
 
+from homeassistant.const import Platform
 import pytest
 
 import custom_components.klefr as integration
@@ -17,11 +21,11 @@ METER = f"{INTEGRATION}.meter"
 # The modules of the integration. Each imports only from the rows above its own.
 ROWS = (
     ("const", "meter"),
-    ("shared_modbus",),
-    ("shared_buses",),
+    ("port_users", "shared_modbus"),
     ("wording",),
     ("coordinator", "service_errors"),
-    ("communication", "entity"),
+    ("entity", "shared_buses"),
+    ("communication",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
     ("flow_base", "service_targets", "service_values"),
     ("flow_communication", "flow_search", "services"),
@@ -126,10 +130,69 @@ def test_the_simulator_is_independent() -> None:
     ]
 
 
+def test_entries_have_the_type_that_says_what_they_hold() -> None:
+    plain = {
+        module: names & {"homeassistant.config_entries.ConfigEntry"}
+        for module, names in imports("custom_components/klefr").items()
+    }
+    assert [module for module, names in plain.items() if names] == [f"{INTEGRATION}.coordinator"]
+    annotated = (FOLDER / "coordinator.py").read_text(encoding="utf-8")
+    assert annotated.count("ConfigEntry[KlefrData]") == 1
+
+
+def manifest() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_manifest_names_every_component_that_is_imported() -> None:
+    """Home Assistant's own validator, hassfest, asks for the same."""
+    prefix = "homeassistant.components."
+    imported = {
+        (module.removeprefix(f"{INTEGRATION}."), name.removeprefix(prefix).split(".")[0])
+        for module, names in imports("custom_components/klefr").items()
+        for name in names
+        if name.startswith(prefix)
+    }
+    # A platform may import the component that it is a platform of.
+    components = {component for module, component in imported if component != module}
+    components -= set(Platform)
+    named = manifest()
+    assert components == {*named["after_dependencies"], *named["dependencies"]} - {"usb"}
+    # The form's list of serial ports comes from this one.
+    assert "usb" in named["dependencies"]
+    # Home Assistant without shared Modbus connections has to load the integration too.
+    assert "modbus" not in named["dependencies"]
+
+
+def test_the_manifest_names_every_logger() -> None:
+    outside = {
+        name.split(".")[0]
+        for names in imports("custom_components/klefr").values()
+        for name in names
+    }
+    # A shared Modbus connection is one of tmodbus.
+    candidates = {*outside, "tmodbus"} - {"homeassistant", "voluptuous", "custom_components"}
+    logging = {
+        package
+        for package in candidates - sys.stdlib_module_names
+        for spec in [find_spec(package)]
+        if spec is not None and spec.origin is not None
+        if any(
+            "getLogger(" in file.read_text(encoding="utf-8")
+            for file in Path(spec.origin).parent.rglob("*.py")
+        )
+    }
+    loggers = manifest()["loggers"]
+    assert loggers == sorted(loggers)
+    # Home Assistant before 2026.9 comes without shared Modbus connections.
+    assert {logger for logger in loggers if find_spec(logger)} == logging
+    assert candidates >= set(loggers)
+
+
 def test_the_manifest_is_complete() -> None:
-    manifest = json.loads((FOLDER / "manifest.json").read_text())
-    hacs = json.loads((ROOT / "hacs.json").read_text())
-    assert manifest["domain"] == FOLDER.name
-    assert manifest["version"]
-    assert manifest["requirements"] == ["pymodbus>=3.11.2,<4"]
+    hacs = json.loads((ROOT / "hacs.json").read_text(encoding="utf-8"))
+    assert manifest()["domain"] == FOLDER.name
+    assert manifest()["version"]
+    assert manifest()["requirements"] == ["pymodbus>=3.11.2,<4"]
     assert hacs["homeassistant"] == "2026.5.0"

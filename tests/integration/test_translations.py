@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import json
+from operator import attrgetter
 from pathlib import Path
 import re
 from string import Formatter
@@ -13,6 +14,7 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
+from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
     OPTIONS,
@@ -117,6 +119,19 @@ def is_number(option: str) -> bool:
     return re.fullmatch(r"[0-9]+(\.[0-9]+)?", option) is not None
 
 
+def test_every_note_has_words_where_it_is_shown() -> None:
+    notes = {str(sensor.key): sensor.note for sensor in SENSORS}
+    notes |= {str(select.key): Note.NOT_REPORTED for select in SELECTS}
+    for platform, descriptions in ENTITIES.items():
+        for description in descriptions:
+            attributes = STRINGS["entity"][platform][description.key].get("state_attributes", {})
+            note = notes.get(description.key)
+            assert attributes.keys() == ({ATTR_NOTE} if note else set())
+            if note:
+                assert attributes[ATTR_NOTE].keys() == {"name", "state"}
+                assert attributes[ATTR_NOTE]["state"].keys() == {note}
+
+
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
     for platform in STRINGS["entity"].values():
         for entity in platform.values():
@@ -140,7 +155,11 @@ def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
     assert ICONS["entity"][platform].keys() <= {str(d.key) for d in ENTITIES[platform]}
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.key)
+@pytest.mark.parametrize(
+    "failure",
+    sorted(FAILURES, key=attrgetter("key")),
+    ids=attrgetter("key"),
+)
 def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
     assert failure.key in STRINGS["exceptions"]
     assert (failure.key in STRINGS["config"]["error"]) is (failure.key not in LATER)

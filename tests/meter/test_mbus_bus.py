@@ -137,7 +137,7 @@ async def test_nobody_at_an_address_is_said_so(bus: MBusBus, line: Line) -> None
         await bus.read(SecondaryAddress(identification="12345678", manufacturer=0x25CD))
 
 
-async def test_an_echo_of_the_request_is_nobody() -> None:
+async def test_an_echo_of_the_request_is_no_answer() -> None:
     class Echo:
         async def hear(self, frame: bytes, line: Line) -> bytes:
             return frame

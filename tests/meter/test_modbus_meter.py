@@ -73,6 +73,32 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     assert None not in readings.values()
 
 
+async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings() -> None:
+    virtual_meter = VirtualMeter(serial_number="22091040", model="6944", ct_primary=0)
+    virtual_meter.overrides |= {0x500C: 180.0, 0x5012: 60.0}
+    load = {Quantity.CURRENT_L1, Quantity.ACTIVE_POWER}
+    async with (
+        serve(virtual_meter, virtual="virtual://later") as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
+        meter = await ModbusMeter.identify(bus, 1)
+        assert set((await meter.read(load)).values()) == {None}
+        virtual_meter.ct_primary, virtual_meter.ct_secondary = 250, 1
+        # An unclear answer changes nothing.
+        virtual_meter.overrides[0x400C] = 0x0A50
+        await meter.read_settings()
+        assert meter.identity.transformer_primary_current is None
+        del virtual_meter.overrides[0x400C]
+        line.requests.clear()
+        await meter.read_settings()
+        assert len(line.requests) == 2
+        readings = await meter.read(load)
+    assert readings == {Quantity.CURRENT_L1: 180.0, Quantity.ACTIVE_POWER: 60.0}
+    assert meter.identity.model is Model.KLEFR_6944
+    assert meter.identity.transformer_primary_current == 250
+    assert meter.identity.transformer_secondary_current == 1
+
+
 async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
     line.requests.clear()
     loop = asyncio.get_running_loop()

@@ -67,7 +67,7 @@ async def test_a_port_that_may_not_be_opened(
     def refuse(*_args: object) -> int:
         raise PermissionError
 
-    # Whoever runs the tests may be allowed to open everything.
+    # The user who runs the tests may be allowed to open everything.
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
         with pytest.raises(PortPermissionError):

@@ -7,8 +7,8 @@ import struct
 
 import serialx
 
-WAIT = 1.0
-"""Seconds after which a meter is taken to be silent."""
+WAIT = 5.0
+"""Seconds after which a meter is taken to be silent, however busy the machine."""
 
 
 def crc(data: bytes) -> bytes:
@@ -64,10 +64,10 @@ class Client:
         """Return the next frame, or what came until nothing more did."""
         return await receive_until(is_frame, self._reader, wait)
 
-    async def ask(self, pdu: bytes | str, *, unit: int = 1) -> bytes:
+    async def ask(self, pdu: bytes | str, *, unit: int = 1, wait: float = WAIT) -> bytes:
         """Return the answer's PDU, empty for silence."""
         self.send(frame(unit, bytes.fromhex(pdu) if isinstance(pdu, str) else pdu))
-        answer = await self.receive()
+        answer = await self.receive(wait)
         if not answer:
             return b""
         assert answer[0] == unit

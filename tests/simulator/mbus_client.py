@@ -8,8 +8,8 @@ import serialx
 
 from .client import open_port, receive_until
 
-WAIT = 1.0
-"""Seconds after which a meter is taken to be silent."""
+WAIT = 5.0
+"""Seconds after which a meter is taken to be silent, however busy the machine."""
 PAUSE = 0.1
 """Seconds that may lie between the parts of what comes in one go."""
 
@@ -54,10 +54,10 @@ class MBusClient:
         """Return what comes in one go, frame or not."""
         return await receive_until(lambda _: False, self._reader, WAIT, pause=PAUSE)
 
-    async def ask(self, content: str, wait: float = WAIT) -> bytes:
+    async def ask(self, content: str) -> bytes:
         """Return the answer, which is one character or a whole frame."""
         self.send(frame(content))
-        answer = await self.receive(wait)
+        answer = await self.receive()
         assert is_frame(answer)
         return answer
 

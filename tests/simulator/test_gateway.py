@@ -82,7 +82,7 @@ async def test_gateway_answers(meter: VirtualMeter, framing: str) -> None:
             client.close()
 
 
-async def test_gateway_says_that_nobody_is_there(meter: VirtualMeter) -> None:
+async def test_gateway_says_that_no_meter_answers(meter: VirtualMeter) -> None:
     async with serve(meter, tcp=("127.0.0.1", 0), framing="socket") as line:
         host, _, port = line.port.partition(":")
         client = AsyncModbusTcpClient(host, port=int(port), timeout=1, retries=0)

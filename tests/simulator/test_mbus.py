@@ -621,7 +621,7 @@ async def test_answer_begins_when_the_standard_allows(meter: VirtualMeter, baud_
         loop = asyncio.get_running_loop()
         for _ in range(30):
             start = loop.time()
-            assert await client.ask(RESET, wait=5) == ACKNOWLEDGEMENT
+            assert await client.ask(RESET) == ACKNOWLEDGEMENT
             delay = loop.time() - start - (5 + 1) * 11 * bit
             assert 11 * bit <= delay <= 330 * bit + 0.05
 

@@ -35,7 +35,7 @@ async def test_bytes_come_no_faster_than_the_line(meter: VirtualMeter) -> None:
 
 async def test_wrong_baud_rate_meets_silence(line: Line) -> None:
     async with connect(line.port, baud_rate=4800) as client:
-        assert await client.ask(READ_SERIAL_NUMBER) == b""
+        assert await client.ask(READ_SERIAL_NUMBER, wait=0.5) == b""
     async with connect(line.port, baud_rate=9600) as client:
         assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
@@ -62,7 +62,7 @@ async def test_terminal_neither_echoes_nor_translates(line: Line) -> None:
     assert not oflag & termios.OPOST
 
 
-async def test_nobody_needs_to_listen(line: Line) -> None:
+async def test_no_client_needs_to_listen(line: Line) -> None:
     answered = asyncio.Queue[bytes]()
     line.before_answering = answered.put_nowait
     async with connect(line.port) as client:

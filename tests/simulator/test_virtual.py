@@ -162,7 +162,7 @@ async def test_an_answer_to_a_client_that_has_gone_reaches_the_next(line: Line) 
         assert await client.receive() == frame(1, SERIAL_NUMBER)
 
 
-async def test_nobody_needs_to_listen(line: Line) -> None:
+async def test_no_client_needs_to_listen(line: Line) -> None:
     transport, listener = await listen(line.port)
     transport.pause_reading()
     assert not transport.is_reading()
@@ -219,7 +219,7 @@ async def test_a_gateway_hangs_up_in_the_middle_of_an_answer(gateway: Gateway) -
         assert await client.ask(READ_SERIAL_NUMBER) == SERIAL_NUMBER
 
 
-async def test_a_gateway_that_is_gone_lets_nobody_in(gateway: Gateway) -> None:
+async def test_a_gateway_that_is_gone_lets_no_client_in(gateway: Gateway) -> None:
     transport, listener = await listen(gateway.port)
     await gateway.unplug()
     await transport.wait_closed()

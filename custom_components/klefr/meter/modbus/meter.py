@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from itertools import chain
@@ -86,6 +87,10 @@ VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values()
 SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
 SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMBER.addresses.stop)
 
+# What decides which currents, and so which powers, the meter's readings can mean. It is set on the
+# meter's buttons, maybe long after the meter was added.
+CURRENT_RANGE: Final = (Identifier.CT_RATIO, Identifier.CT_MODE, Identifier.RATED_CURRENT)
+
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
     *Identifier,
@@ -152,8 +157,7 @@ class ModbusMeter(Meter):
             if err.code not in NO_SUCH_REGISTERS:
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
-        meter.identity = _identity(values)
-        meter._maximum_current = _maximum_current(meter.identity)
+        meter._set_identity(_identity(values))
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -191,7 +195,9 @@ class ModbusMeter(Meter):
 
     @override
     async def read_settings(self) -> Settings:
-        values = await self._read_own_values(SETTINGS)
+        values = await self._read_own_values((*SETTINGS, *CURRENT_RANGE))
+        if None not in (values[key] for key in CURRENT_RANGE):
+            self._set_identity(_with_current_range(self.identity, values))
         return {setting: values[setting] for setting in SETTINGS}
 
     @override
@@ -258,6 +264,10 @@ class ModbusMeter(Meter):
                 if addresses.issuperset(register.addresses)
             },
         }
+
+    def _set_identity(self, identity: Identity) -> None:
+        self.identity = identity
+        self._maximum_current = _maximum_current(identity)
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
         await self._read_own_values(())
@@ -376,22 +386,29 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
     doubtful = [key for key, value in values.items() if value is None]
     if doubtful or not serial_number.isdecimal() or not int(serial_number):
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
-    ratio: int = values[Identifier.CT_RATIO]
-    rated_current: int = values[Identifier.RATED_CURRENT]
-    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
-    return Identity(
+    identity = Identity(
         serial_number=serial_number,
-        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
+        model=Model.KLEFR_6934,
         meter_code=values[Identifier.METER_CODE],
         protocol_version=values[Identifier.PROTOCOL_VERSION],
         firmware_version=values[Identifier.FIRMWARE_VERSION],
         hardware_version=values[Identifier.HARDWARE_VERSION],
         checksum=values[Identifier.CHECKSUM],
+    )
+    return _with_current_range(identity, values)
+
+
+def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
+    """Return the identity with the currents that the meter reports, which also tell the model."""
+    ratio: int = values[Identifier.CT_RATIO]
+    rated_current: int = values[Identifier.RATED_CURRENT]
+    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
+    return replace(
+        identity,
+        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
         rated_current=rated_current,
-        transformer_primary_current=ratio if transformers and ratio else None,
-        transformer_secondary_current=values[Identifier.CT_MODE]
-        if transformers and ratio
-        else None,
+        transformer_primary_current=ratio or None,
+        transformer_secondary_current=values[Identifier.CT_MODE] if ratio else None,
     )
 
 
