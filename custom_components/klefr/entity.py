@@ -18,6 +18,8 @@ ATTR_NOTE: Final = "note"
 class Note(StrEnum):
     """What to know before using an entity, shown as its attribute."""
 
+    IMPORTED = "imported"
+    EXPORTED = "exported"
     NOT_FOR_ENERGY_DASHBOARD = "not_for_energy_dashboard"
     NOT_REPORTED = "not_reported"
 

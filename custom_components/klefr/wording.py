@@ -180,7 +180,7 @@ def setting_value(hass: HomeAssistant, setting: Setting, value: SettingValue) ->
             option = value.name.lower()
             return async_translate_state(hass, option, Platform.SELECT, DOMAIN, setting, None)
         case Setting.S0_RATE:
-            return f"{value:g} imp/kWh"
+            return f"{value:g}"
         case Setting.LCD_CYCLE_TIME:
             return f"{value} {UnitOfTime.SECONDS}"
     return str(value)

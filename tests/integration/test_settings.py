@@ -201,7 +201,7 @@ async def test_a_value_that_does_not_stick_is_an_error(
     for action, written, found in (
         (select(hass, "tariff", "t2"), "T2", "T1"),
         (select(hass, "calculation_code", "reverse"), "04: reverse", "01: forward"),
-        (select(hass, "s0_rate", "0.1"), "0.1 imp/kWh", "1000 imp/kWh"),
+        (select(hass, "s0_rate", "0.1"), "0.1", "1000"),
         (set_number(hass, "lcd_cycle_time", 3), "3 s", "10 s"),
     ):
         with pytest.raises(HomeAssistantError) as error:
