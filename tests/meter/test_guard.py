@@ -589,6 +589,25 @@ def test_a_code_read_too_early_holds_nothing_for_long() -> None:
     assert reader.answer().readings == reader.truth
 
 
+@pytest.mark.parametrize("code", [CalculationCode.REVERSE, CalculationCode.REVERSE_MINUS_FORWARD])
+def test_a_sign_that_may_be_either_does_not_change(code: CalculationCode) -> None:
+    """Whether registers carry the display's minus sign with these codes is not known."""
+    for sign in (1, -1):
+        weights = {
+            CalculationCode.REVERSE: (0, sign),
+            CalculationCode.REVERSE_MINUS_FORWARD: (-1, sign),
+        }
+        meter = CountingMeter(code=code, weights=weights[code]).has_counted(7)
+        reader = started(meter)
+        assert is_true(reader)
+        meter.weights = (weights[code][0], -sign)
+        flipped = meter.read()
+        meter.weights = weights[code]
+        verdict = reader.poll(*[lambda values, flipped=flipped: flipped] * 2)
+        assert verdict.decisions[TOTAL] is Decision.JUMPED
+        assert not verdict.jumps
+
+
 @pytest.mark.parametrize("zeros", [put(0.0), put(0.0, *TOTALS)])
 def test_zeros_are_not_what_a_code_makes_of_energies(zeros: Damage) -> None:
     reader = started()
@@ -862,6 +881,7 @@ def test_memory_survives_json() -> None:
         assert accepted.value == reader.memory.accepted[quantity].value
         assert accepted.wall == reader.memory.accepted[quantity].wall
         assert accepted.monotonic is None
+        assert accepted.code is CalculationCode.FORWARD
 
 
 JSON = st.recursive(
@@ -900,12 +920,13 @@ def test_damaged_memory_is_no_memory(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"accepted": {"voltage_l1": [1.0, 1.0]}},
-        {"accepted": {"nothing": [1.0, 1.0]}},
-        {"accepted": {FORWARD: [float("nan"), 1.0]}},
-        {"accepted": {FORWARD: [1.0, float("inf")]}},
+        {"accepted": {"voltage_l1": [1.0, 1.0, 1]}},
+        {"accepted": {"nothing": [1.0, 1.0, 1]}},
+        {"accepted": {FORWARD: [float("nan"), 1.0, None]}},
+        {"accepted": {FORWARD: [1.0, float("inf"), None]}},
         {"accepted": {FORWARD: [1.0]}},
-        {"accepted": {FORWARD: ["a", 1.0]}},
+        {"accepted": {FORWARD: [1.0, 1.0, 3]}},
+        {"accepted": {FORWARD: ["a", 1.0, 1]}},
         {"reset_offset": "1"},
         {"not_kept": {"x": "y"}},
         {"not_kept": []},

@@ -8,8 +8,8 @@ What a value needs to be believed:
 - At once: it has not fallen, it has not moved by more than can have flowed since it was last
   accepted, and no relation speaks against it (relations.py says which there are). If it has
   changed, it also needs a relation that holds: where none can be checked, only a second
-  answer tells a change from damage. A total that is what the calculation code makes of
-  forward and reverse has not jumped, and a counter that was just reset has not fallen.
+  answer tells a change from damage. A total that jumped to what a new calculation code
+  makes of forward and reverse is right, and so is a counter that was just reset.
 - With a second answer: the first value ever, the first after a start, a change that no
   relation covers, and what can have flowed only if the machine slept or if the meter has
   transformers of which the bus does not tell.
@@ -142,7 +142,9 @@ def judge(
     accepted = dict(memory.accepted)
     just_reset = reset is not None and _is_newer(reset, accepted.get(COUNTER))
     if reset is not None and just_reset:
-        accepted[COUNTER] = Accepted(value=0.0, wall=reset.wall, monotonic=reset.monotonic)
+        accepted[COUNTER] = Accepted(
+            value=0.0, wall=reset.wall, monotonic=reset.monotonic, code=code
+        )
 
     alone = {
         quantity: _judge_alone(quantity, steps, accepted.get(quantity), now, limits)
@@ -168,6 +170,8 @@ def judge(
         if decision in IMPLAUSIBLE
         and abs(steps[quantity] - _steps(accepted[quantity].value)) > MOST_ROUNDING
     }
+    # A total that is believed while another contradicts the code may still be of the code before.
+    proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
     covered, broken = _blame(findings, far, memory.not_kept)
     outcomes = {
         quantity: _settle(
@@ -180,6 +184,7 @@ def judge(
             broken=frozenset(broken.get(quantity, ())),
             now=now,
             limits=limits,
+            code=proven_code,
         )
         for quantity, value in values.items()
     }
@@ -304,10 +309,11 @@ def _explain_totals(
     code: CalculationCode | None,
     slack: float,
 ) -> dict[Quantity, _Explanation]:
-    """Find the totals that jumped to what the code makes of a plausible forward and reverse."""
+    """Find the totals that jumped to what a new code makes of a plausible forward and reverse."""
     explained: dict[Quantity, _Explanation] = {}
-    jumped = [total for total in TOTALS if alone.get(total) is Decision.JUMPED] if code else []
-    for total in jumped:
+    for total in TOTALS if code else ():
+        if alone.get(total) is not Decision.JUMPED or accepted[total].code is code:
+            continue
         for formula in code_formulas(total, code):
             relation = Relation(key="", whole=total, formulas=(formula,))
             if (
@@ -418,11 +424,12 @@ def _settle(
     broken: frozenset[str],
     now: Moment,
     limits: Limits,
+    code: CalculationCode | None,
 ) -> _Outcome:
     """Decide on a value by all that was found out about it and by what was said before."""
     checked = covered or found is not Decision.PLAUSIBLE
     if value is not None and found in AT_ONCE and checked and not broken:
-        return _Outcome(decision=found, accepted=_accept(value, now))
+        return _Outcome(decision=found, accepted=_accept(value, now, code))
 
     said = Doubt(value=value, at=now, first=value, since=now.monotonic, broken=broken)
     # What no second answer repeats is damage and contradicts nothing.
@@ -439,7 +446,7 @@ def _settle(
         decision = Decision.UNKNOWN if stayed else Decision.MISSING
         return _Outcome(decision=decision, doubt=held)
     # Where nothing covers the value, it confirms the one before and waits to be confirmed.
-    accepted = _accept(value, now) if covered else _accept(row.value, row.at)
+    accepted = _accept(value, now, code) if covered else _accept(row.value, row.at, code)
     waiting = said if _steps(value) != _steps(accepted.value) else None
     if (
         found in POSSIBLE
@@ -458,8 +465,8 @@ def _settle(
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
 
 
-def _accept(value: float, at: Moment) -> Accepted:
-    return Accepted(value=value, wall=at.wall, monotonic=at.monotonic)
+def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
+    return Accepted(value=value, wall=at.wall, monotonic=at.monotonic, code=code)
 
 
 def _reason_to_hold(found: Decision, broken: AbstractSet[str]) -> Decision:

@@ -85,6 +85,8 @@ class Relation:
     """By how much the sum is above the whole."""
     rounding: int = 0
     """By how much more or less it is, beside what the number of parts makes it."""
+    by_code: bool = False
+    """Whether it depends on the calculation code."""
     blames_parts: bool = True
     """Whether a part may be wrong if the whole is not what it should be."""
 
@@ -109,6 +111,7 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
             whole=total,
             # What a code makes of reactive energy is not known.
             formulas=code_formulas(total, code if "_active" in total else None),
+            by_code=True,
         )
         for total in _energies(("total",), KINDS, COLUMNS)
     ]

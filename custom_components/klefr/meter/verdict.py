@@ -8,7 +8,7 @@ import math
 from typing import Any, Self
 from zlib import crc32
 
-from .model import Quantity, Readings
+from .model import CalculationCode, Quantity, Readings
 from .relations import GUARDED
 
 
@@ -70,6 +70,8 @@ class Accepted:
     wall: float
     monotonic: float | None
     """None if that was before the last start."""
+    code: CalculationCode | None
+    """The calculation code that was known then, if no total contradicted it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class Memory:
         """Return what to store, in values that JSON has."""
         stored = {
             "accepted": {
-                str(quantity): [accepted.value, accepted.wall]
+                str(quantity): [accepted.value, accepted.wall, accepted.code]
                 for quantity, accepted in self.accepted.items()
             },
             "reset_offset": self.reset_offset,
@@ -124,8 +126,13 @@ class Memory:
             if stored["checksum"] != _checksum(content):
                 return cls()
             accepted = {
-                Quantity(name): Accepted(value=float(value), wall=float(wall), monotonic=None)
-                for name, (value, wall) in content["accepted"].items()
+                Quantity(name): Accepted(
+                    value=float(value),
+                    wall=float(wall),
+                    monotonic=None,
+                    code=None if code is None else CalculationCode(code),
+                )
+                for name, (value, wall, code) in content["accepted"].items()
             }
             offset = content["reset_offset"]
             not_kept = {str(key): int(held) for key, held in content["not_kept"].items()}

@@ -18,7 +18,7 @@ from pymodbus.pdu.register_message import (
 )
 
 from ..bus import ADAPTER_DELAY, LATE, Bus, OwnBus
-from ..errors import CommunicationError, GarbledAnswerError, NoAnswerError, RefusedError
+from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
 
 # What a meter may take to start answering, in seconds. A search is content with what it
@@ -287,6 +287,8 @@ class ModbusBus(OwnBus, ModbusLine):
                 slack=slack,
                 length=answer.length + CHECKSUM_LENGTH,
             )
+        except LinkError:
+            raise
         except BaseException:
             self._late[answer] = asyncio.get_running_loop().time() + LATE
             raise
