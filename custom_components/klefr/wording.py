@@ -98,7 +98,7 @@ def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str]
 
 
 def meter_name(identity: Identity) -> str:
-    """Return a name that tells a meter from others of its model."""
+    """Return the name of a meter: its model and its serial number."""
     return f"{NAME} {identity.model} {identity.serial_number}"
 
 

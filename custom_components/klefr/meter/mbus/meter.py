@@ -45,7 +45,7 @@ from .vif import Unit
 
 PRIMARY_ADDRESSES: Final = range(251)
 
-# Inepro Metering, and how firmwares send it that swap the bytes.
+# Inepro Metering. Some firmware sends the bytes in the other order.
 MANUFACTURERS: Final = (0x25CD, 0xCD25)
 
 # The function says which way energy flowed (manual, appendix 2.2).
@@ -96,14 +96,14 @@ RESETS: Final[Mapping[Counter, Command]] = {
 
 
 def is_secondary_address(text: str) -> bool:
-    """Tell whether a text has the 8 digits of a secondary address."""
+    """Return whether a text has the 8 digits of a secondary address."""
     return re.fullmatch("[0-9]{8}", text) is not None
 
 
 def parse_address(text: str) -> int | str:
-    """Tell a primary address, 0 to 250, from a secondary one, which has 8 digits.
+    """Return a primary address, 0 to 250, as a number, and a secondary one as its 8 digits.
 
-    Raises InvalidAddressError for what is neither.
+    Raises InvalidAddressError if it is neither.
     """
     address = text.strip()
     if is_secondary_address(address):
@@ -137,7 +137,7 @@ class MBusMeter(Meter):
 
     @staticmethod
     async def is_answered(bus: MBusBus, address: int | str, *, attempts: int = 1) -> bool:
-        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        """Ask whether a device answers at the address, or several at once. Raises LinkError."""
         target = address if isinstance(address, int) else SecondaryAddress(identification=address)
         try:
             return await bus.find(target, attempts=attempts) is not None

@@ -135,7 +135,7 @@ class ModbusMeter(Meter):
 
     @staticmethod
     async def is_answered(bus: ModbusLine, address: int, *, attempts: int = 1) -> bool:
-        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        """Ask whether a device answers at the address, or several at once. Raises LinkError."""
         return await bus.probe(
             address, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length, attempts=attempts
         )
@@ -399,7 +399,7 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
 
 
 def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
-    """Return the identity with the currents that the meter reports, which also tell the model."""
+    """Return the identity with the currents that the meter reports, which also show the model."""
     ratio: int = values[Identifier.CT_RATIO]
     rated_current: int = values[Identifier.RATED_CURRENT]
     transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
