@@ -26,3 +26,6 @@ MAXIMUM_UPDATE_INTERVAL: Final = 3600
 SETTINGS_INTERVAL: Final = timedelta(minutes=5)
 SETTINGS_RETRY: Final = 10
 """Seconds after a poll of the settings that failed, while the readings can be polled."""
+
+# What was believed last is on the disk after a minute at most, with the shortest interval.
+STORE_DELAY: Final = 50  # seconds

@@ -13,6 +13,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
+from homeassistant.util import dt as dt_util
 
 from .const import (
     CONF_UPDATE_INTERVAL,
@@ -21,17 +22,23 @@ from .const import (
     LOGGER,
     SETTINGS_INTERVAL,
     SETTINGS_RETRY,
+    STORE_DELAY,
 )
 from .meter import (
     LOCKED_CODE,
     CalculationCode,
     Counter,
+    GuardedReader,
     KlefrError,
+    Memory,
     Meter,
+    Moment,
+    Quantity,
     Readings,
     Setting,
     Settings,
     SettingValue,
+    Verdict,
     WrongMeterError,
 )
 from .wording import async_translation, port_name
@@ -106,33 +113,93 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         return raised(**async_translation(self.hass, entry.data, error))
 
 
+def energies_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
+    """Return the store of the energies that were believed last."""
+    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}.energies")
+
+
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
-    """Polls what the meter measures."""
+    """Polls what the meter measures, and holds energies that cannot be true."""
 
     def __init__(self, hass: HomeAssistant, entry: KlefrConfigEntry, meter: Meter) -> None:
-        super().__init__(
-            hass,
-            entry,
-            meter,
-            kind="readings",
-            interval=timedelta(
-                seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
-            ),
+        self._interval = timedelta(
+            seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
         )
+        super().__init__(hass, entry, meter, kind="readings", interval=self._interval)
+        self._reader = GuardedReader(meter, Memory(), self._now)
+        self._store = energies_store(hass, entry)
+        self._stored: Mapping[Quantity, float] = {}
+        self._next_store = 0.0
+        self.suspect_readings = 0
+        """How many readings had an energy that could not be true, since Home Assistant started."""
+
+    @override
+    async def _async_setup(self) -> None:
+        self._reader.memory = Memory.from_json(await self._store.async_load())
+        self.config_entry.async_on_unload(self._async_store)
 
     @override
     async def _async_read(self) -> Readings:
         # Entities give the quantity that they show as their context. Before there are entities,
         # everything is read, to know which phases have a supply.
-        if self.data is None:
-            return await self.meter.read(self.meter.quantities)
-        return await self.meter.read(set(self.async_contexts()))
+        quantities = self.meter.quantities if self.data is None else set(self.async_contexts())
+        verdict = await self._reader.read(quantities)
+        self._report(verdict)
+        if verdict.jumps:
+            # A jump must not be believed a second time after a restart.
+            await self._async_store()
+        elif self._energies != self._stored and self.hass.loop.time() >= self._next_store:
+            self._next_store = self.hass.loop.time() + STORE_DELAY
+            self._store.async_delay_save(self._content, STORE_DELAY)
+        # A surprise is looked at often enough to know within three minutes whether it stays.
+        self.update_interval = min(
+            self._interval, timedelta(seconds=verdict.read_again_after or self._interval.seconds)
+        )
+        return {quantity: verdict.readings[quantity] for quantity in quantities}
+
+    @callback
+    def _report(self, verdict: Verdict) -> None:
+        self.suspect_readings += verdict.suspect
+        for jump in verdict.jumps:
+            LOGGER.warning(
+                "%s: %s went from %s to %s: %s",
+                self.name,
+                jump.quantity,
+                jump.before,
+                jump.after,
+                jump.reason,
+            )
+
+    @property
+    def _energies(self) -> Mapping[Quantity, float]:
+        """The energies that were believed last."""
+        accepted = self._reader.memory.accepted
+        return {quantity: energy.value for quantity, energy in accepted.items()}
+
+    @callback
+    def _content(self) -> dict[str, Any]:
+        self._stored = self._energies
+        return self._reader.memory.to_json()
+
+    async def _async_store(self) -> None:
+        await self._store.async_save(self._content())
+
+    @callback
+    def _now(self) -> Moment:
+        return Moment(monotonic=self.hass.loop.time(), wall=dt_util.utcnow().timestamp())
+
+    @callback
+    def async_assume_code(self, code: CalculationCode | None) -> None:
+        """Judge energies by this calculation code."""
+        self._reader.assume_code(code)
 
     async def async_reset(self, counter: Counter) -> None:
         """Reset a counter and show its new value. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
                 await self.meter.reset(counter)
+            if counter is Counter.RESETTABLE:
+                self._reader.expect_reset()
         finally:
             await self.async_refresh()
 
@@ -201,7 +268,10 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
     async def _async_read(self) -> Settings:
         if not self.reachable:
             return self.data
-        return {**await self.meter.read_settings(), **self._written}
+        settings = {**await self.meter.read_settings(), **self._written}
+        code = settings[Setting.CALCULATION_CODE]
+        self._readings.async_assume_code(code if isinstance(code, CalculationCode) else None)
+        return settings
 
     async def async_write(
         self, values: Mapping[Setting, SettingValue]

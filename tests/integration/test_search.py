@@ -2,17 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from importlib import import_module
 from typing import Any
 
 from homeassistant.config_entries import SOURCE_INTEGRATION_DISCOVERY, ConfigEntryState
 from homeassistant.const import STATE_UNAVAILABLE
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
-from homeassistant.util import dt as dt_util
 import pytest
-from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.klefr.const import DOMAIN
 from simulator import mbus, modbus
@@ -20,6 +16,9 @@ from simulator.line import Line
 from simulator.meter import VirtualMeter
 
 from .test_config_flow import choose, configure, filled_in, start
+
+READ_POWERS = bytes.fromhex("01 03 5002")
+"""How a poll of the meter at address 1 begins its second request, which no search sends."""
 
 
 def modbus_meter(serial_number: str, address: int) -> VirtualMeter:
@@ -44,14 +43,6 @@ async def mbus_line() -> AsyncIterator[Line]:
     meters = [mbus_meter("12092001"), mbus_meter("22092002"), mbus_meter("31092001", 7)]
     async with mbus.serve(*meters, virtual="virtual://mbus") as line:
         yield line
-
-
-@pytest.fixture(autouse=True)
-def _few_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a search try the addresses only that make a difference here."""
-    module = import_module("custom_components.klefr.meter.search")
-    monkeypatch.setattr(module, "MODBUS_ADDRESSES", range(1, 12))
-    monkeypatch.setattr(module, "PRIMARY_ADDRESSES", range(9))
 
 
 @pytest.fixture(autouse=True)
@@ -193,14 +184,13 @@ async def test_a_search_does_not_disturb_those_who_are_read(
     seen: list[str] = []
     hass.bus.async_listen("state_changed", lambda event: seen.append(event.data["new_state"].state))
     modbus_line.requests.clear()
-    result = await begin(hass, modbus_line.port)
-    while 3 not in (request[0] for request in modbus_line.requests):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    async_fire_time_changed(hass, dt_util.utcnow() + timedelta(seconds=11))
-    await finish(hass, result)
-    addresses = [request[0] for request in modbus_line.requests]
-    # It was read in the midst of the search.
-    assert 1 in addresses[addresses.index(3) : addresses.index(11)]
+    began = hass.loop.time()
+    await finish(hass, await begin(hass, modbus_line.port))
+    lasted = hass.loop.time() - began
+    assert lasted > 60
+    # It is read every 10 seconds. A poll waits for a step of the search, up to three times.
+    polls = [request for request in modbus_line.requests if request.startswith(READ_POWERS)]
+    assert len(polls) >= lasted // 12
     assert STATE_UNAVAILABLE not in seen
 
 
@@ -234,17 +224,19 @@ async def test_two_meters_at_one_address_are_explained(hass: HomeAssistant) -> N
         assert result["description_placeholders"]["several"] == "1"
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 1, 50])
 async def test_a_search_can_be_cancelled_at_any_moment(
-    hass: HomeAssistant, modbus_line: Line
+    hass: HomeAssistant, modbus_line: Line, seconds: float
 ) -> None:
     result = await begin(hass, modbus_line.port)
     result = await hass.config_entries.flow.async_configure(result["flow_id"], {})
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(seconds)
     hass.config_entries.flow.async_abort(result["flow_id"])
-    await asyncio.sleep(0)
-    await hass.async_block_till_done(wait_background_tasks=True)
+    await asyncio.sleep(0.1)
+    # What was on its way has arrived.
+    assert modbus_line.requests
     modbus_line.requests.clear()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(60)
     assert not modbus_line.requests
     # And the port is free again, for another protocol even.
     result = await configure(
@@ -258,7 +250,7 @@ async def test_a_port_that_vanishes_in_a_search_is_explained(
 ) -> None:
     result = await begin(hass, modbus_line.port)
     result = await hass.config_entries.flow.async_configure(result["flow_id"], {})
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(20)
     await modbus_line.unplug()
     result = await finish(hass, result)
     assert result["type"] is FlowResultType.ABORT

@@ -20,6 +20,7 @@ from custom_components.klefr.meter import (
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
+from simulator.virtual import VirtualGateway, VirtualLine
 
 PORTS = ("virtual://meter", "socket://gateway:502")
 CHUNK = 65536
@@ -79,7 +80,8 @@ async def test_endless_garbage_grows_no_memory_and_blocks_nothing(
         def pour(_frame: bytes) -> None:
             # Whatever listens on the line by now hears it.
             nonlocal sent
-            listeners = [line._client] if hasattr(line, "_client") else list(line._connections)
+            assert isinstance(line, VirtualLine | VirtualGateway)
+            listeners = [line._client] if isinstance(line, VirtualLine) else list(line._connections)
             for listener in filter(None, listeners):
                 for _ in range(CHUNKS // ROUNDS):
                     listener.deliver(chunk)

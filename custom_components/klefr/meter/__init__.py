@@ -30,6 +30,7 @@ from .errors import (
     WrongConfirmationError,
     WrongMeterError,
 )
+from .guarded import GuardedReader
 from .link import (
     BaudRate,
     Parity,
@@ -64,6 +65,7 @@ from .model import (
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
 from .search import Found, Step, search
+from .verdict import Decision, Jump, Memory, Moment, Verdict
 
 __all__ = [
     "BUSES",
@@ -79,9 +81,11 @@ __all__ = [
     "Communication",
     "CommunicationError",
     "Counter",
+    "Decision",
     "Direction",
     "Found",
     "GarbledAnswerError",
+    "GuardedReader",
     "HostNotFoundError",
     "HostRefusedError",
     "HostSilentError",
@@ -90,11 +94,13 @@ __all__ = [
     "InvalidRangeError",
     "InvalidSecondaryAddressError",
     "InvalidValueError",
+    "Jump",
     "KlefrError",
     "LineSettingsError",
     "LinkError",
     "MBusBus",
     "MBusMeter",
+    "Memory",
     "Meter",
     "MeterAccess",
     "MeterLostError",
@@ -103,6 +109,7 @@ __all__ = [
     "ModbusMeter",
     "ModbusTcpBus",
     "Model",
+    "Moment",
     "NeverSilentError",
     "NoAnswerError",
     "NotAKlefrMeterError",
@@ -126,6 +133,7 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
+    "Verdict",
     "WrongConfirmationError",
     "WrongMeterError",
     "check_free",

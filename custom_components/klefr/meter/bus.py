@@ -198,6 +198,7 @@ class OwnBus(Bus):
             if answer.done():
                 return await answer
         except OSError as err:
+            answer.cancel()
             listener.fail(LinkError(f"The link failed: {err}"))
             raise self._failed(LinkError(f"The link failed: {err}")) from err
         except LinkError as err:
@@ -297,10 +298,13 @@ class _Listener(asyncio.Protocol):
         self._answer: asyncio.Future[Any] | None = None
 
     def listen(self, receive: Callable[[bytes], None], answer: asyncio.Future[Any]) -> None:
-        """Hand over what arrives. The answer fails with the link."""
-        self._receive, self._answer = receive, answer
+        """Hand over what arrives. The answer fails with the link.
+
+        Raises LinkError if that has failed already.
+        """
         if self.failure is not None:
-            answer.set_exception(self.failure)
+            raise self.failure
+        self._receive, self._answer = receive, answer
 
     def ignore(self) -> None:
         """Throw away what arrives."""
