@@ -7,7 +7,8 @@ from typing import Final
 DOMAIN: Final = "klefr"
 LOGGER: Final = logging.getLogger(__package__)
 
-MANUFACTURER: Final = "KLEFR"
+NAME: Final = "KLEFR"
+MANUFACTURER: Final = "KLEFR / Inepro"
 
 CONF_BAUD_RATE: Final = "baud_rate"
 CONF_PARITY: Final = "parity"

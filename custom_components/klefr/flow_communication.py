@@ -22,10 +22,11 @@ from .meter import (
     Parity,
     Protocol,
     SerialLink,
+    is_gateway,
 )
 from .port_users import async_port_users
 from .shared_buses import async_entries_on_port, link_from
-from .wording import communication_name, listed, port_name
+from .wording import communication_names, listed, port_name
 
 
 class CommunicationSteps(KlefrFlow):
@@ -179,13 +180,15 @@ class CommunicationSteps(KlefrFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Say how the meter communicates now."""
+        assert self._current is not None
         assert self._wanted is not None
+        port = self._get_reconfigure_entry().data[CONF_PORT]
+        _, wanted = communication_names(
+            self.hass, (self._current, self._wanted), gateway=is_gateway(port)
+        )
         return self.async_abort(
             reason="changed",
-            description_placeholders={
-                **self._placeholders(),
-                "wanted": communication_name(self._wanted),
-            },
+            description_placeholders={**self._placeholders(), "wanted": wanted},
         )
 
     async def async_step_not_changed(

@@ -236,7 +236,7 @@ def _read_yes_or_no(value: object) -> bool:
 def _read_serial_port(value: object) -> str:
     port = value.strip() if isinstance(value, str) else ""
     if not port or not port.isprintable() or len(port) > LONGEST_NAME:
-        raise FieldError("invalid_port", port=quoted(value))
+        raise FieldError("invalid_port", entered=quoted(value))
     if is_gateway(port.lower()):
         raise FieldError("port_is_gateway")
     return port
@@ -246,13 +246,13 @@ def _read_host(value: object) -> str:
     """Return a host's name or IP address."""
     host = value.strip() if isinstance(value, str) else ""
     if "://" in host:
-        raise FieldError("host_is_url", host=quoted(value))
+        raise FieldError("host_is_url", entered=quoted(value))
     if re.fullmatch(r"[^:/@\s]+:[0-9]+", host) or re.fullmatch(r"\[[^]]*\]:[0-9]+", host):
-        raise FieldError("host_has_port", host=quoted(value))
+        raise FieldError("host_has_port", entered=quoted(value))
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not _is_host(host):
-        raise FieldError("invalid_host", host=quoted(value))
+        raise FieldError("invalid_host", entered=quoted(value))
     return host
 
 

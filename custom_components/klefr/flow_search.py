@@ -343,15 +343,17 @@ class SearchSteps(KlefrFlow):
             ):
                 options.insert(0, "search_all")
         ending = "several" if self._shared_addresses else self._tried
+        placeholders = {
+            **self._placeholders(),
+            CONF_BAUD_RATE: str(self._link.baud_rate),
+            CONF_PARITY: str(self._link.parity),
+        }
+        if self._shared_addresses:
+            placeholders["several"] = listed(map(str, self._shared_addresses))
         return self.async_show_menu(
             step_id=self._step(f"nothing_found_{ending}"),
             menu_options=options,
-            description_placeholders={
-                **self._placeholders(),
-                CONF_BAUD_RATE: str(self._link.baud_rate),
-                CONF_PARITY: str(self._link.parity),
-                "several": listed(map(str, self._shared_addresses)),
-            },
+            description_placeholders=placeholders,
         )
 
     async_step_nothing_found_modbus = async_step_nothing_found_mbus = async_step_nothing_found

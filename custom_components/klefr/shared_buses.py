@@ -111,10 +111,7 @@ def async_get_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> 
         if bus is None or (type(bus), bus.link) != (BUSES[protocol], link):
             bus = BUSES[protocol](link)
     elif (bus.protocol, bus.link) != (protocol, link):
-        raise LineSettingsError(
-            f"{bus.protocol}, {bus.link.baud_rate} baud and parity {bus.link.parity} are in force"
-            f" on {link.port}"
-        )
+        raise LineSettingsError(protocol=bus.protocol, used=bus.link, wanted=link)
     buses[link.port] = bus
     return bus
 

@@ -19,6 +19,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import serialx
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator.line import Line
 from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import serve
@@ -206,11 +207,11 @@ async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("fail", "field", "error"),
     [
-        (_missing, "port", "port_not_found"),
+        (_missing, "port", "port_not_found_proxy"),
         pytest.param(_forbidden, "port", "port_permission", marks=pytest.mark.real_time),
-        pytest.param(_no_port, "port", "link_failed", marks=pytest.mark.real_time),
-        (_silent, "base", "no_answer"),
-        (_garbled, "base", "garbled_answer"),
+        pytest.param(_no_port, "port", "link_failed_adapter", marks=pytest.mark.real_time),
+        (_silent, "base", "no_answer_modbus"),
+        (_garbled, "base", "garbled_answer_modbus"),
         (_stranger, "base", "not_a_klefr_meter"),
         (_busy, "base", "refused"),
     ],
@@ -230,7 +231,7 @@ async def test_each_failure_has_its_message_and_can_be_mended(
         result = await submit(hass, flow_id, entry_data)
         assert result["type"] is FlowResultType.FORM
         assert result["errors"] == {field: error}
-        assert result["description_placeholders"]["port"] == entry_data["port"]
+        assert result["description_placeholders"]["port"] == port_name(entry_data["port"])
         if field == "base":
             assert result["description_placeholders"]["address"] == "1"
         # Nothing that was filled in is lost.
@@ -349,8 +350,8 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
 ) -> None:
     result = await start_reconfigure(hass, loaded)
     for data, error in (
-        ({**entry_data, "address": 9}, {"base": "no_answer"}),
-        ({**entry_data, "baud_rate": 1200}, {"base": "no_answer"}),
+        ({**entry_data, "address": 9}, {"base": "no_answer_modbus"}),
+        ({**entry_data, "baud_rate": 1200}, {"base": "no_answer_modbus"}),
     ):
         result = await submit(hass, result["flow_id"], data)
         assert result["errors"] == error
@@ -358,7 +359,7 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
         assert loaded.data == entry_data
     other = await start_reconfigure(hass, loaded)
     other = await submit(hass, other["flow_id"], {**entry_data, "port": "/dev/klefr-nowhere"})
-    assert other["errors"] == {"port": "port_not_found"}
+    assert other["errors"] == {"port": "port_not_found_adapter"}
     line.requests.clear()
     await wait(hass)
     assert line.requests

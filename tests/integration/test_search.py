@@ -280,7 +280,7 @@ async def test_a_port_that_vanishes_in_a_search_is_explained(
     await modbus_line.unplug()
     result = await finish(hass, result)
     assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] in ("link_failed", "port_not_found")
+    assert result["reason"] in ("link_failed_proxy", "port_not_found_proxy")
 
 
 async def test_what_was_found_is_kept_when_the_port_vanishes(
@@ -412,7 +412,7 @@ async def test_a_discovered_meter_that_is_gone_is_explained(
     modbus_line.silent = True
     flow_id = discovered(hass)["KLEFR 6934 22091040"]
     result = await configure(hass, flow_id, {})
-    assert result["errors"] == {"base": "no_answer"}
+    assert result["errors"] == {"base": "no_answer_modbus"}
     modbus_line.silent = False
     result = await configure(hass, flow_id, {})
     assert result["type"] is FlowResultType.CREATE_ENTRY

@@ -99,11 +99,11 @@ async def test_a_search_takes_as_long_as_it_says(protocol: Protocol) -> None:
             assert is_honest(measured, minutes(text, "This takes"))
     # If no meter answers, and if one does with the last and slowest line settings.
     for measured in (sum(quick) + one[BaudRate.B9600], sum(quick) + one[BaudRate.B300]):
-        before = "all line settings takes" if protocol is Protocol.MODBUS else "This takes"
+        before = "With all line settings" if protocol is Protocol.MODBUS else "This takes"
         assert is_honest(measured, minutes(step, before))
     if protocol is Protocol.MODBUS:
         text = CONFIG["progress"]["line_settings_modbus"]
-        assert is_honest(sum(quick), minutes(text, "all line settings takes"))
+        assert is_honest(sum(quick), minutes(text, "With all line settings"))
     else:
         assert sum(quick) < MINUTE / 3
     # A meter with the factory's settings, or just another parity, is met within seconds.

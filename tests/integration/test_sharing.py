@@ -213,7 +213,7 @@ async def test_who_has_the_port_is_named(hass: HomeAssistant, line: Line) -> Non
     )
     result = await configure(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
     assert result["errors"] == {"port": "port_in_use_by"}
-    assert result["description_placeholders"]["error"] == "Zigbee stick (zha)"
+    assert result["description_placeholders"]["users"] == "Zigbee stick (zha)"
     other.close()
 
 
@@ -281,7 +281,7 @@ async def test_a_gateway_that_is_not_there_is_explained(
     async with modbus.serve(virtual_meter, virtual=GATEWAY) as line:
         await line.unplug()
         result = await begin_gateway(hass, "modbus_tcp")
-    assert result["errors"] == {"host": "link_failed"}
+    assert result["errors"] == {"host": "host_refused_gateway"}
     assert filled_in(result["data_schema"]) == {
         "host": "gateway",
         "port": 502,

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 import json
-from operator import attrgetter
 from pathlib import Path
 import re
-from string import Formatter
 from typing import Any
 
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
@@ -28,19 +26,10 @@ from custom_components.klefr.flow_schemas import (
     search_form,
 )
 from custom_components.klefr.flow_search import SearchSteps
-from custom_components.klefr.meter import (
-    BaudRate,
-    Counter,
-    KlefrError,
-    LinkError,
-    Parity,
-    Protocol,
-    errors,
-)
+from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
-from custom_components.klefr.service_errors import Problem
 from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
@@ -54,48 +43,6 @@ ENTITIES = {
     "number": NUMBERS,
     "select": SELECTS,
     "sensor": SENSORS,
-}
-
-FAILURES = [
-    error
-    for error in vars(errors).values()
-    if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
-]
-# What can go wrong only once a meter is known.
-LATER = {
-    "wrong_meter",
-    "invalid_value",
-    "invalid_range",
-    "not_accepted",
-    "not_acknowledged",
-    "not_moved",
-    "meter_lost",
-}
-# The same with who is to blame, where that is known.
-BLAMING = {"port_in_use_by", "address_taken_by"}
-
-# What a message may say of the failure, and of a call to an action.
-FAILURE_PLACEHOLDERS = {"port", "address", "error"}
-PLACES = {
-    "not_moved": {"wanted", "found"},
-    "meter_lost": {"tried", "untried"},
-    "wrong_meter": {"meter", "found"},
-    "unknown_field": {"field"},
-    "invalid_host": {"host"},
-    "host_is_url": {"host"},
-    "host_has_port": {"host"},
-    "several_answer": {"several"},
-}
-PROBLEM_PLACEHOLDERS = {
-    "target",
-    "meter",
-    "meters",
-    "field",
-    "value",
-    "allowed",
-    "error",
-    "done",
-    "failed",
 }
 
 
@@ -167,37 +114,6 @@ def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
     }
     assert plain <= ICONS["entity"][platform].keys()
     assert ICONS["entity"][platform].keys() <= {str(d.key) for d in ENTITIES[platform]}
-
-
-@pytest.mark.parametrize(
-    "failure",
-    sorted(FAILURES, key=attrgetter("key")),
-    ids=attrgetter("key"),
-)
-def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
-    assert failure.key in STRINGS["exceptions"]
-    assert (failure.key in STRINGS["config"]["error"]) is (failure.key not in LATER)
-
-
-def test_every_message_is_of_a_failure() -> None:
-    known = {failure.key for failure in FAILURES} | BLAMING
-    assert known.isdisjoint(Problem)
-    assert STRINGS["exceptions"].keys() == known | set(Problem)
-    assert issubclass(errors.PortInUseError, LinkError)
-
-
-def test_messages_name_only_what_they_are_given() -> None:
-    aborts = {
-        key: text
-        for key, text in STRINGS["config"]["abort"].items()
-        if key in STRINGS["exceptions"]
-    }
-    for kind in (STRINGS["exceptions"], STRINGS["config"]["error"], aborts):
-        for key, message in kind.items():
-            given = PROBLEM_PLACEHOLDERS if key in set(Problem) else FAILURE_PLACEHOLDERS
-            given = given | PLACES.get(key, set())
-            for text in texts(message):
-                assert {field for _, field, _, _ in Formatter().parse(text) if field} <= given
 
 
 def test_every_action_and_field_is_named_and_explained() -> None:

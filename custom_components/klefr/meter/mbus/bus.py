@@ -70,7 +70,7 @@ class SecondaryAddress:
         )
 
     def selects(self, data: bytes) -> bool:
-        """Tell whether an answer with this data is from a meter that is selected."""
+        """Return whether an answer with this data is from a meter that is selected."""
         identification = data[:4][::-1].hex().upper()
         return len(identification) == len(self.identification) and all(
             wanted in ("F", digit)
@@ -86,7 +86,7 @@ type Target = int | SecondaryAddress
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What a meter is told to do."""
+    """What a meter has to do."""
 
     information: ControlInformation = ControlInformation.DATA_SEND
     data: bytes = b""
@@ -188,7 +188,7 @@ class MBusBus(OwnBus):
         async with self._reached(target) as address:
             check([answer.telegram for answer in await self._read_out(target, address)])
             await self._send(address, command)
-            # From now on somebody else may have the address.
+            # From now on another meter may have the address.
             del self._next_count_bits[address]
 
     @asynccontextmanager
@@ -197,7 +197,7 @@ class MBusBus(OwnBus):
     ) -> AsyncIterator[int]:
         """Take a turn on the line, and say at which primary address the meter answers.
 
-        A request is put on the line `attempts` times, or as often as the meter is worth it.
+        A request is sent up to `attempts` times, or as often as `_patience` says.
         `slack` is what adapters may take on top of what is usual, in seconds.
         """
         address = target if isinstance(target, int) else SpecialAddress.SELECTED
@@ -237,7 +237,7 @@ class MBusBus(OwnBus):
         self._next_count_bits[SpecialAddress.SELECTED] = True
 
     async def _deselect(self) -> None:
-        # Whoever does not hear it is deselected by the next selection.
+        # A meter that does not hear it is deselected by the next selection.
         self._maybe_selected = False
         with suppress(KlefrError):
             await self._send_once(
@@ -267,7 +267,7 @@ class MBusBus(OwnBus):
         def is_answer(frame: Frame) -> bool:
             if not isinstance(frame, LongFrame) or frame.control & ~STATION_BITS != Control.RSP_UD:
                 return False
-            # A late answer of another meter is told apart by whose it is.
+            # A late answer of another meter has another address.
             if isinstance(target, SecondaryAddress):
                 return target.selects(frame.data)
             return frame.address == target
@@ -300,7 +300,7 @@ class MBusBus(OwnBus):
         return control | FRAME_COUNT_BIT if self._next_count_bits[address] else control
 
     async def _repeat(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
-        """Put a request on the line until it is answered, as often as the meter is worth it.
+        """Send a request until it is answered, up to `_attempts` times.
 
         The frame count bit stays the same, so a meter whose answer was lost sends it again
         and does nothing twice.
