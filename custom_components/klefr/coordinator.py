@@ -41,7 +41,7 @@ from .meter import (
     Verdict,
     WrongMeterError,
 )
-from .wording import async_translation
+from .wording import async_translation, port_name
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -76,7 +76,7 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
             config_entry=entry,
             # Not the title: it has the serial number, which does not belong in a log.
             name=f"{kind} of the meter at address {entry.data[CONF_ADDRESS]}"
-            f" on {entry.data[CONF_PORT]}",
+            f" on {port_name(entry.data[CONF_PORT])}",
             update_interval=interval,
             always_update=False,
         )
@@ -232,7 +232,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             entry,
             meter,
             kind="settings",
-            interval=SETTINGS_INTERVAL if meter.tells_settings else None,
+            interval=SETTINGS_INTERVAL if meter.reports_settings else None,
         )
         self._readings = readings
         self._store = written_store(hass, entry)
@@ -243,7 +243,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     @override
     async def _async_setup(self) -> None:
-        if self.meter.tells_settings:
+        if self.meter.reports_settings:
             return
         stored = await self._store.async_load() or {}
         # The irreversible code is not among the settings that can be written.
@@ -308,7 +308,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
         """Remember a value that was written, if the meter does not report it."""
-        if not self.meter.tells_settings:
+        if not self.meter.reports_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
 

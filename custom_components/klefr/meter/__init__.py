@@ -5,6 +5,9 @@ from .errors import (
     AddressTakenError,
     CommunicationError,
     GarbledAnswerError,
+    HostNotFoundError,
+    HostRefusedError,
+    HostSilentError,
     InvalidAddressError,
     InvalidRangeError,
     InvalidValueError,
@@ -18,10 +21,12 @@ from .errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
     NotMovedError,
+    NotResetError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
     RefusedError,
+    WrongConfirmationError,
     WrongMeterError,
 )
 from .guarded import GuardedReader
@@ -58,7 +63,7 @@ from .model import (
 )
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
-from .search import Found, Step, search
+from .search import Found, Step, is_bus_answered, search, with_all_line_settings
 from .verdict import Decision, Jump, Memory, Moment, Verdict
 
 __all__ = [
@@ -80,6 +85,9 @@ __all__ = [
     "Found",
     "GarbledAnswerError",
     "GuardedReader",
+    "HostNotFoundError",
+    "HostRefusedError",
+    "HostSilentError",
     "Identity",
     "InvalidAddressError",
     "InvalidRangeError",
@@ -106,6 +114,7 @@ __all__ = [
     "NotAcceptedError",
     "NotAcknowledgedError",
     "NotMovedError",
+    "NotResetError",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -123,11 +132,13 @@ __all__ = [
     "Tariff",
     "Value",
     "Verdict",
+    "WrongConfirmationError",
     "WrongMeterError",
     "check_free",
     "find",
     "gateway_port",
     "identify",
+    "is_bus_answered",
     "is_gateway",
     "is_secondary_address",
     "move",
@@ -135,4 +146,5 @@ __all__ = [
     "possible_communications",
     "search",
     "split_gateway_port",
+    "with_all_line_settings",
 ]

@@ -291,7 +291,7 @@ class _Listener(asyncio.Protocol):
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
         self._silence = silence
-        self._network = "://" in link.port
+        self._over_network = link.over_network
         self._paused: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._receive: Callable[[bytes], None] | None = None
@@ -314,7 +314,7 @@ class _Listener(asyncio.Protocol):
     def pause(self, characters: int) -> None:
         """Read nothing until the last of so many characters arrive."""
         waiting = (characters - LAST_CHARACTERS) * self._character_time
-        if waiting > 0 and self._paused is None and not self._network:
+        if waiting > 0 and self._paused is None and not self._over_network:
             assert self._transport is not None
             self._transport.pause_reading()
             seconds = min(waiting, LONGEST_PAUSE)
