@@ -20,6 +20,7 @@ from custom_components.klefr.meter import (
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
+from simulator.virtual import VirtualGateway, VirtualLine
 
 PORTS = ("virtual://meter", "socket://gateway:502")
 CHUNK = 65536
@@ -33,7 +34,9 @@ GARBAGE = [b"\x68", bytes.fromhex("68FFFF68"), bytes.fromhex("010304"), b"\x00\x
 
 
 @asynccontextmanager
-async def connected(kind: type[Bus], port: str) -> AsyncIterator[tuple[Line, Bus]]:
+async def connected(
+    kind: type[Bus], port: str
+) -> AsyncIterator[tuple[VirtualLine | VirtualGateway, Bus]]:
     model = "6933" if kind is MBusBus else "6934"
     meter = VirtualMeter(model=model, serial_number="22091039", address=1, clock=lambda: 0.0)
     if kind is MBusBus:
@@ -42,6 +45,7 @@ async def connected(kind: type[Bus], port: str) -> AsyncIterator[tuple[Line, Bus
         framing = "socket" if kind is ModbusTcpBus else "rtu"
         line = modbus.serve(meter, virtual=port, framing=framing)
     async with line as served, kind(SerialLink(port=port)) as bus:
+        assert isinstance(served, VirtualLine | VirtualGateway)
         yield served, bus
 
 
@@ -79,8 +83,8 @@ async def test_endless_garbage_grows_no_memory_and_blocks_nothing(
         def pour(_frame: bytes) -> None:
             # Whatever listens on the line by now hears it.
             nonlocal sent
-            listeners = [line._client] if hasattr(line, "_client") else list(line._connections)
-            for listener in filter(None, listeners):
+            listeners = [line._client] if isinstance(line, VirtualLine) else line._connections
+            for listener in filter(None, list(listeners)):
                 for _ in range(CHUNKS // ROUNDS):
                     listener.deliver(chunk)
                     sent += len(chunk)
