@@ -14,6 +14,7 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
+from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -170,6 +171,13 @@ def test_every_message_is_of_a_failure() -> None:
     assert known.isdisjoint(Problem)
     assert STRINGS["exceptions"].keys() == known | set(Problem)
     assert issubclass(errors.PortInUseError, LinkError)
+
+
+def test_every_issue_says_what_happened() -> None:
+    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
+    for text in texts(STRINGS["issues"]):
+        given = FAILURE_PLACEHOLDERS | {"expected", "found"}
+        assert {field for _, field, _, _ in Formatter().parse(text) if field} <= given
 
 
 def test_messages_name_only_what_they_are_given() -> None:

@@ -18,6 +18,7 @@ from .errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
     NotMovedError,
+    NotReadyError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
@@ -34,7 +35,7 @@ from .link import (
     split_gateway_port,
 )
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, is_secondary_address, parse_address
-from .meter import Meter
+from .meter import Meter, check_serial_number, confirmed
 from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
 from .model import (
     LCD_CYCLE_TIMES,
@@ -99,6 +100,7 @@ __all__ = [
     "NotAcceptedError",
     "NotAcknowledgedError",
     "NotMovedError",
+    "NotReadyError",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -117,6 +119,8 @@ __all__ = [
     "Value",
     "WrongMeterError",
     "check_free",
+    "check_serial_number",
+    "confirmed",
     "find",
     "gateway_port",
     "identify",

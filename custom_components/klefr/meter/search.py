@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from .bus import Bus
-from .errors import GarbledAnswerError, NoAnswerError, NotAKlefrMeterError, RefusedError
+from .errors import (
+    GarbledAnswerError,
+    NoAnswerError,
+    NotAKlefrMeterError,
+    NotReadyError,
+    RefusedError,
+)
 from .mbus import PRIMARY_ADDRESSES, MBusBus
 from .mbus.bus import SecondaryAddress, Target
 from .mbus.meter import MANUFACTURERS, identity_of
 from .modbus import MODBUS_ADDRESSES, ModbusLine, ModbusMeter
-from .model import Identity
+from .model import NO_SERIAL_NUMBER, Identity
+from .protocols import identify
 
 FACTORY_ADDRESS: Final = 0
 DIGITS: Final = "0123456789"
@@ -61,11 +68,11 @@ async def _search_modbus(bus: ModbusLine) -> AsyncGenerator[Step]:
         found, several = None, False
         if await ModbusMeter.is_answered(bus, unit):
             try:
-                meter = await ModbusMeter.identify(bus, unit)
+                meter = await identify(bus, unit)
                 found = Found(address=unit, identity=meter.identity)
             except GarbledAnswerError:
                 several = True
-            except NoAnswerError, NotAKlefrMeterError, RefusedError:
+            except NoAnswerError, NotAKlefrMeterError, NotReadyError, RefusedError:
                 pass
         share = done / len(MODBUS_ADDRESSES)
         yield Step(address=unit, share=share, found=found, several=several)
@@ -120,7 +127,9 @@ async def _ask(bus: MBusBus, target: Target) -> tuple[Identity | None, bool]:
     for _ in range(ATTEMPTS):
         try:
             header = await bus.find(target)
-            return (identity_of(header) if header else None), False
+            if header is None or header.identification == NO_SERIAL_NUMBER:
+                return None, False
+            return identity_of(header), False
         except NotAKlefrMeterError:
             return None, False
         except GarbledAnswerError:

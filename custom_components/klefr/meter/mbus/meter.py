@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from decimal import Decimal
+from functools import partial
 import re
 from typing import Any, Final, Self, override
 
@@ -15,12 +16,12 @@ from ..errors import (
     InvalidValueError,
     NoAnswerError,
     NotAKlefrMeterError,
-    WrongMeterError,
 )
 from ..link import BaudRate, Parity
-from ..meter import Meter
+from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
     LOCKED_CODE,
+    NO_SERIAL_NUMBER,
     S0_RATES,
     WRITABLE_CODES,
     Communication,
@@ -93,8 +94,8 @@ RESETS: Final[Mapping[Counter, Command]] = {
 
 
 def is_secondary_address(text: str) -> bool:
-    """Tell whether a text has the 8 digits of a secondary address."""
-    return re.fullmatch("[0-9]{8}", text) is not None
+    """Tell whether a text has the 8 digits of a secondary address, which are not all zeros."""
+    return re.fullmatch("[0-9]{8}", text) is not None and text != NO_SERIAL_NUMBER
 
 
 def parse_address(text: str) -> int | str:
@@ -194,18 +195,18 @@ class MBusMeter(Meter):
     async def write(self, setting: Setting, value: SettingValue) -> None:
         if value not in WRITABLE.get(setting, ()):
             raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+        await self._send(COMMANDS[setting](value))
 
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
             raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
         command = COMMANDS[Setting.CALCULATION_CODE](LOCKED_CODE)
-        await self._bus.write(self._target, command, self._check)
+        await self._send(command)
 
     @override
     async def reset(self, counter: Counter) -> None:
-        await self._bus.write(self._target, RESETS[counter], self._check)
+        await self._send(RESETS[counter])
 
     @override
     async def read_communication(self) -> Communication:
@@ -222,7 +223,7 @@ class MBusMeter(Meter):
         allowed = COMMUNICATION.get(setting)
         if allowed is None or not allowed(value):
             raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+        await self._send(COMMANDS[setting](value))
 
     @override
     async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
@@ -246,16 +247,21 @@ class MBusMeter(Meter):
             "values": {str(quantity): value for quantity, value in values.items()},
         }
 
+    async def _send(self, command: Command) -> None:
+        await confirmed(partial(self._bus.write, self._target, command, self._check))
+
     async def _read_own_answers(self) -> list[Answer]:
-        answers = await self._bus.read_answers(self._target)
-        self._check([answer.telegram for answer in answers])
-        return answers
+        async def ask() -> list[Answer]:
+            answers = await self._bus.read_answers(self._target)
+            self._check([answer.telegram for answer in answers])
+            return answers
+
+        return await confirmed(ask)
 
     def _check(self, telegrams: Sequence[Telegram]) -> None:
         """Make sure that it is this meter that answered."""
         found = identity_of(telegrams[0].header).serial_number
-        if found != self.identity.serial_number:
-            raise WrongMeterError(expected=self.identity.serial_number, found=found)
+        check_serial_number(expected=self.identity.serial_number, found=found)
 
 
 def identity_of(header: Header) -> Identity:
