@@ -171,7 +171,9 @@ async def test_each_setting_of_a_modbus_meter_is_changed(
     assert loaded.data == {**entry_data, key: value}
     assert loaded.state is ConfigEntryState.LOADED
     assert set(hass.states.async_entity_ids()) == entities
-    virtual_meter.add_energy(l1=1)
+    # As much as can flow until the next poll.
+    await asyncio.sleep(9)
+    virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     energy = state(hass, Platform.SENSOR, "forward_active_energy")
     assert float(str(energy)) == pytest.approx(virtual_meter.forward_active_energy, abs=0.006)

@@ -49,7 +49,7 @@ async def test_diagnostics_name_an_error_that_nobody_expected(
     async def fail(_quantities: object) -> None:
         raise ZeroDivisionError from KeyError(SERIAL_NUMBER)
 
-    monkeypatch.setattr(loaded.runtime_data.meter, "read", fail)
+    monkeypatch.setattr(loaded.runtime_data.meter, "read_along", fail)
     await wait(hass)
     diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
     assert diagnostics["readings"]["failure"] == "ZeroDivisionError"
