@@ -16,11 +16,12 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
-from .test_config_flow import choose, configure, filled_in, start, start_reconfigure
+from .test_config_flow import choose, configure, filled_in, start, start_reconfigure, with_words
 
 READ_POWERS = bytes.fromhex("01 03 5002")
 """How a poll of the meter at address 1 begins its second request, which no search sends."""
@@ -68,7 +69,8 @@ async def proceed(
     hass: HomeAssistant, result: Any, user_input: dict[str, Any] | None = None
 ) -> Any:
     """Fill in a form, or ask how far a search is, without waiting for it to end."""
-    return await hass.config_entries.flow.async_configure(result["flow_id"], user_input)
+    flows = hass.config_entries.flow
+    return with_words(await flows.async_configure(result["flow_id"], user_input))
 
 
 async def finish(hass: HomeAssistant, result: Any) -> Any:
@@ -116,7 +118,7 @@ async def test_a_search_says_what_it_tries(hass: HomeAssistant, modbus_line: Lin
     assert result["type"] is FlowResultType.SHOW_PROGRESS
     assert result["progress_action"] == "addresses_modbus"
     assert result["description_placeholders"] == {
-        "port": modbus_line.port,
+        "port": port_name(modbus_line.port),
         "baud_rate": "9600",
         "parity": "even",
     }
@@ -297,7 +299,7 @@ async def test_what_was_found_is_kept_when_the_port_vanishes(
         "KLEFR 6934 22091040 (5, 9600 baud)",
         "search_on",
     ]
-    assert result["errors"]["base"] in ("link_failed", "port_not_found")
+    assert result["errors"]["base"] in ("link_failed_proxy", "port_not_found_proxy")
     await modbus_line.plug()
     result = await proceed(hass, result, {"meter": "search_on"})
     result = await finish(hass, result)
@@ -597,7 +599,7 @@ async def begin_reconfigure(hass: HomeAssistant, entry: MockConfigEntry, port: s
         hass, result["flow_id"], {"port": port, "protocol": entry.data["protocol"]}
     )
     assert result["step_id"] == "reach_find"
-    assert result["description_placeholders"] == {"meter": entry.title, "port": port}
+    assert result["description_placeholders"] == {"meter": entry.title, "port": port_name(port)}
     return await choose(hass, result, "search")
 
 
@@ -621,7 +623,7 @@ async def test_a_lost_meter_is_searched_and_followed(hass: HomeAssistant) -> Non
         assert result["step_id"] == "reach_found_modbus"
         assert result["description_placeholders"] == {
             "meter": entry.title,
-            "port": line.port,
+            "port": port_name(line.port),
             "address": "5",
             "baud_rate": "2400",
             "parity": "even",
