@@ -13,6 +13,7 @@ import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
+from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
@@ -271,3 +272,9 @@ def test_every_choice_is_named() -> None:
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
     assert list(selector["found"]["options"]) == [SEARCH_ON]
+
+
+def test_every_repair_has_its_words() -> None:
+    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
+    for issue in STRINGS["issues"].values():
+        assert issue.keys() == {"title", "description"}
