@@ -297,10 +297,10 @@ class _Listener(asyncio.Protocol):
         self._answer: asyncio.Future[Any] | None = None
 
     def listen(self, receive: Callable[[bytes], None], answer: asyncio.Future[Any]) -> None:
-        """Hand over what arrives. The answer fails with the link."""
-        self._receive, self._answer = receive, answer
+        """Hand over what arrives. The answer fails with the link; raises LinkError if that has."""
         if self.failure is not None:
-            answer.set_exception(self.failure)
+            raise self.failure
+        self._receive, self._answer = receive, answer
 
     def ignore(self) -> None:
         """Throw away what arrives."""
