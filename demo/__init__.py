@@ -2,4 +2,4 @@
 
 
 class DemoError(Exception):
-    """What went wrong, in words for whoever started the demo."""
+    """What went wrong, in words for the person who started the demo."""

@@ -1,4 +1,4 @@
-"""Run the demo until it is told to stop, or check that it works."""
+"""Run the demo until it is stopped, or check that it works."""
 
 import argparse
 import asyncio
@@ -57,7 +57,7 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
                 enabled = [await enable(device) for device in devices]
                 # All at once: most of a check is waiting for the line.
                 print(*await asyncio.gather(*map(check, devices, enabled, strict=True)), sep="\n")
-                print(f"All is well, after {monotonic() - started:.0f} s.")
+                print(f"Everything works, after {monotonic() - started:.0f} s.")
                 return
 
         print(
@@ -68,7 +68,7 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
         )
         while await process.wait() == RESTART_EXIT_CODE:
             process = await stack.enter_async_context(home_assistant(folder))
-        raise DemoError("Home Assistant has stopped by itself.")
+        raise DemoError("Home Assistant has stopped.")
 
 
 async def _not_answering(process: asyncio.subprocess.Process, url: str) -> str:
@@ -100,7 +100,9 @@ def _free_port(wanted: int | None) -> int:
                 continue
             free: int = listener.getsockname()[1]
             return free
-    raise DemoError(f"Port {wanted} is in use: choose another one, or none, for a free one.")
+    raise DemoError(
+        f"Port {wanted} is in use. Choose another port, or leave it out to use a free one."
+    )
 
 
 async def _run(port: int | None, config: Path | None, *, checking: bool) -> int:

@@ -34,7 +34,7 @@ async def check(device: Device, enabled: int) -> str:
     client = device.client
     entity_ids = {entity["entity_id"] for entity in await device.entities()}
 
-    # A button has no state until it is pressed, and where a meter does not tell what it is
+    # A button has no state until it is pressed, and where a meter does not report what it is
     # set to, a select has none until it is used.
     others = {each for each in entity_ids if not each.startswith(("button.", "select."))}
     await settle(RELOAD_SECONDS, lambda: _missing_states(client, others))
@@ -91,7 +91,7 @@ async def _switch_tariff(device: Device) -> str:
             return ""
         return (
             f"{entity_id} was set to {option}: it shows {shown}, and the meter's tariff is"
-            f" {tariff} after {before}"
+            f" {tariff}, before it was {before}"
         )
 
     await settle(ACTION_SECONDS, complaint)
@@ -128,14 +128,14 @@ async def _act(device: Device) -> None:
             raise DemoError(f"{action} answered {report}.")
     values, energy = report["values"], virtual.forward_active_energy
     if abs(values["forward_active_energy"] - energy) > MOST_DIFFERENCE or virtual.s0_rate != 100:
-        raise DemoError(f"{device.title} has {energy} kWh, and was read by an action as {values}.")
+        raise DemoError(f"{device.title} has {energy} kWh, but the action read {values}.")
 
 
 async def _move(device: Device) -> int:
     address = device.meter.virtual.address + 100
     await give_address(device, address)
     if device.meter.virtual.address != address:
-        raise DemoError(f"{device.title} was to get the address {address}, and did not.")
+        raise DemoError(f"{device.title} did not accept the address {address}.")
     return address
 
 

@@ -15,6 +15,7 @@ from .coordinator import (
     KlefrData,
     ReadingsCoordinator,
     SettingsCoordinator,
+    energies_store,
     written_store,
 )
 from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
@@ -69,6 +70,7 @@ async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bo
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Remove what is stored about a meter: the settings written, and a change that was begun."""
+    """Remove all that is stored about a meter."""
+    await energies_store(hass, entry).async_remove()
     await written_store(hass, entry).async_remove()
     await change_store(hass, entry).async_remove()

@@ -7,7 +7,8 @@ from typing import Final
 DOMAIN: Final = "klefr"
 LOGGER: Final = logging.getLogger(__package__)
 
-MANUFACTURER: Final = "KLEFR"
+NAME: Final = "KLEFR"
+MANUFACTURER: Final = "KLEFR / Inepro"
 
 CONF_BAUD_RATE: Final = "baud_rate"
 CONF_PARITY: Final = "parity"
@@ -18,10 +19,13 @@ DEFAULT_MODBUS_ADDRESS: Final = 1
 DEFAULT_MBUS_ADDRESS: Final = "0"
 DEFAULT_TCP_PORT: Final = 502
 DEFAULT_UPDATE_INTERVAL: Final = 10
-MINIMUM_UPDATE_INTERVAL: Final = 1
+MINIMUM_UPDATE_INTERVAL: Final = 5
 MAXIMUM_UPDATE_INTERVAL: Final = 3600
 """Seconds, like all update intervals."""
 
 SETTINGS_INTERVAL: Final = timedelta(minutes=5)
 SETTINGS_RETRY: Final = 10
 """Seconds after a poll of the settings that failed, while the readings can be polled."""
+
+# What was believed last is on the disk after a minute at most, with the shortest interval.
+STORE_DELAY: Final = 50  # seconds

@@ -15,6 +15,7 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
+from homeassistant.util import dt as dt_util
 
 from .const import (
     CONF_UPDATE_INTERVAL,
@@ -23,20 +24,26 @@ from .const import (
     LOGGER,
     SETTINGS_INTERVAL,
     SETTINGS_RETRY,
+    STORE_DELAY,
 )
 from .meter import (
     LOCKED_CODE,
     CalculationCode,
     Counter,
+    GuardedReader,
     KlefrError,
+    Memory,
     Meter,
+    Moment,
+    Quantity,
     Readings,
     Setting,
     Settings,
     SettingValue,
+    Verdict,
     WrongMeterError,
 )
-from .wording import async_translation
+from .wording import async_translation, port_name
 
 ISSUE_WRONG_METER: Final = "wrong_meter"
 
@@ -73,7 +80,7 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
             config_entry=entry,
             # Not the title: it has the serial number, which does not belong in a log.
             name=f"{kind} of the meter at address {entry.data[CONF_ADDRESS]}"
-            f" on {entry.data[CONF_PORT]}",
+            f" on {port_name(entry.data[CONF_PORT])}",
             update_interval=interval,
             always_update=False,
         )
@@ -103,21 +110,32 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         return raised(**async_translation(self.hass, self.config_entry.data, error))
 
 
+def energies_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
+    """Return the store of the energies that were believed last."""
+    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}.energies")
+
+
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
-    """Polls what the meter measures."""
+    """Polls what the meter measures, and holds energies that cannot be true."""
 
     def __init__(self, hass: HomeAssistant, entry: KlefrConfigEntry, meter: Meter) -> None:
-        super().__init__(
-            hass,
-            entry,
-            meter,
-            kind="readings",
-            interval=timedelta(
-                seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
-            ),
+        self._interval = timedelta(
+            seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
         )
+        super().__init__(hass, entry, meter, kind="readings", interval=self._interval)
+        self._reader = GuardedReader(meter, Memory(), self._now)
+        self._store = energies_store(hass, entry)
+        self._stored: Mapping[Quantity, float] = {}
+        self._next_store = 0.0
+        self.suspect_readings = 0
+        """How many readings had an energy that could not be true, since Home Assistant started."""
         self._wrong_meter_issue = f"{ISSUE_WRONG_METER}_{entry.entry_id}"
         entry.async_on_unload(partial(ir.async_delete_issue, hass, DOMAIN, self._wrong_meter_issue))
+
+    @override
+    async def _async_setup(self) -> None:
+        self._reader.memory = Memory.from_json(await self._store.async_load())
+        self.config_entry.async_on_unload(self._async_store)
 
     @override
     async def _async_update_data(self) -> Readings:
@@ -144,26 +162,71 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             is_fixable=False,
             severity=ir.IssueSeverity.ERROR,
             translation_key=ISSUE_WRONG_METER,
-            translation_placeholders={
-                **translation["translation_placeholders"],
-                "expected": error.expected,
-                "found": error.found,
-            },
+            translation_placeholders=translation["translation_placeholders"],
         )
 
     @override
     async def _async_read(self) -> Readings:
         # Entities give the quantity that they show as their context. Before there are entities,
         # everything is read, to know which phases have a supply.
-        if self.data is None:
-            return await self.meter.read(self.meter.quantities)
-        return await self.meter.read(set(self.async_contexts()))
+        quantities = self.meter.quantities if self.data is None else set(self.async_contexts())
+        verdict = await self._reader.read(quantities)
+        self._report(verdict)
+        if verdict.jumps:
+            # A jump must not be believed a second time after a restart.
+            await self._async_store()
+        elif self._energies != self._stored and self.hass.loop.time() >= self._next_store:
+            self._next_store = self.hass.loop.time() + STORE_DELAY
+            self._store.async_delay_save(self._content, STORE_DELAY)
+        # A surprise is looked at often enough to know within three minutes whether it stays.
+        self.update_interval = min(
+            self._interval, timedelta(seconds=verdict.read_again_after or self._interval.seconds)
+        )
+        return {quantity: verdict.readings[quantity] for quantity in quantities}
+
+    @callback
+    def _report(self, verdict: Verdict) -> None:
+        self.suspect_readings += verdict.suspect
+        for jump in verdict.jumps:
+            LOGGER.warning(
+                "%s: %s went from %s to %s: %s",
+                self.name,
+                jump.quantity,
+                jump.before,
+                jump.after,
+                jump.reason,
+            )
+
+    @property
+    def _energies(self) -> Mapping[Quantity, float]:
+        """The energies that were believed last."""
+        accepted = self._reader.memory.accepted
+        return {quantity: energy.value for quantity, energy in accepted.items()}
+
+    @callback
+    def _content(self) -> dict[str, Any]:
+        self._stored = self._energies
+        return self._reader.memory.to_json()
+
+    async def _async_store(self) -> None:
+        await self._store.async_save(self._content())
+
+    @callback
+    def _now(self) -> Moment:
+        return Moment(monotonic=self.hass.loop.time(), wall=dt_util.utcnow().timestamp())
+
+    @callback
+    def async_assume_code(self, code: CalculationCode | None) -> None:
+        """Judge energies by this calculation code."""
+        self._reader.assume_code(code)
 
     async def async_reset(self, counter: Counter) -> None:
         """Reset a counter and show its new value. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
                 await self.meter.reset(counter)
+            if counter is Counter.RESETTABLE:
+                self._reader.expect_reset()
         finally:
             await self.async_refresh()
 
@@ -196,7 +259,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             entry,
             meter,
             kind="settings",
-            interval=SETTINGS_INTERVAL if meter.tells_settings else None,
+            interval=SETTINGS_INTERVAL if meter.reports_settings else None,
         )
         self._readings = readings
         self._store = written_store(hass, entry)
@@ -207,7 +270,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     @override
     async def _async_setup(self) -> None:
-        if self.meter.tells_settings:
+        if self.meter.reports_settings:
             return
         stored = await self._store.async_load() or {}
         # The irreversible code is not among the settings that can be written.
@@ -232,7 +295,10 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
     async def _async_read(self) -> Settings:
         if not self.reachable:
             return self.data
-        return {**await self.meter.read_settings(), **self._written}
+        settings = {**await self.meter.read_settings(), **self._written}
+        code = settings[Setting.CALCULATION_CODE]
+        self._readings.async_assume_code(code if isinstance(code, CalculationCode) else None)
+        return settings
 
     async def async_write(
         self, values: Mapping[Setting, SettingValue]
@@ -268,7 +334,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
 
     async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
         """Remember a value that was written, if the meter does not report it."""
-        if not self.meter.tells_settings:
+        if not self.meter.reports_settings:
             self._written[setting] = value
             await self._store.async_save(dict(self._written.items()))
 

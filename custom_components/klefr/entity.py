@@ -18,6 +18,8 @@ ATTR_NOTE: Final = "note"
 class Note(StrEnum):
     """What to know before using an entity, shown as its attribute."""
 
+    IMPORTED = "imported"
+    EXPORTED = "exported"
     NOT_FOR_ENERGY_DASHBOARD = "not_for_energy_dashboard"
     NOT_REPORTED = "not_reported"
 
@@ -67,7 +69,7 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
 
     def __init__(self, coordinator: SettingsCoordinator, description: EntityDescription) -> None:
         self._setting = Setting(description.key)
-        if not coordinator.meter.tells_settings:
+        if not coordinator.meter.reports_settings:
             self._attr_assumed_state = True
             self._attr_extra_state_attributes = {ATTR_NOTE: Note.NOT_REPORTED}
         super().__init__(coordinator, description)

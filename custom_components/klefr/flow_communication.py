@@ -13,21 +13,20 @@ from .communication import async_change_communication, async_read_communication
 from .const import CONF_BAUD_RATE, CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry
 from .flow_base import KlefrFlow
-from .flow_schemas import change_schema, entered_communication
+from .flow_schemas import FormError, change_form, entered_communication
 from .meter import (
     AddressTakenError,
     BaudRate,
     Communication,
-    InvalidAddressError,
     KlefrError,
     Parity,
     Protocol,
     SerialLink,
-    is_secondary_address,
+    is_gateway,
 )
 from .port_users import async_port_users
 from .shared_buses import async_entries_on_port, link_from
-from .wording import communication_name, listed
+from .wording import communication_names, listed, port_name
 
 
 class CommunicationSteps(KlefrFlow):
@@ -63,17 +62,25 @@ class CommunicationSteps(KlefrFlow):
         """Ask how the meter shall communicate."""
         entry = self._get_reconfigure_entry()
         assert self._current is not None
-        error, self._error = self._error, None
+        form = change_form(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT])
+        error: FormError | None = None
+        if isinstance(self._error, AddressTakenError):
+            error, self._error = self._address_taken(self._error), None
         if user_input is not None:
-            self._wanted = entered_communication(self._current, user_input)
-            if self._wanted == self._current:
-                return self.async_abort(reason="nothing_to_change")
-            other_entries = await async_entries_on_port(self.hass, entry)
             try:
-                self._check_addresses(self._current, self._wanted, other_entries)
-            except (InvalidAddressError, AddressTakenError) as err:
+                wanted = entered_communication(form, self._current, user_input)
+                other_entries = await async_entries_on_port(self.hass, entry)
+                self._check_addresses(self._current, wanted, other_entries)
+            except FormError as err:
                 error = err
+            except AddressTakenError as err:
+                error = self._address_taken(err)
             else:
+                self._wanted = wanted
+                if wanted == self._current:
+                    return self.async_abort(
+                        reason="nothing_to_change", description_placeholders=self._placeholders()
+                    )
                 line_settings = _line_settings(self._current)
                 if _line_settings(self._wanted) != line_settings:
                     self._others = [
@@ -87,14 +94,17 @@ class CommunicationSteps(KlefrFlow):
                         return await self.async_step_shared_bus()
                 return await self.async_step_changing()
         shown = self._wanted or self._current
-        primary = isinstance(error, AddressTakenError) and isinstance(error.address, int)
         return self._show_form(
             "change",
-            change_schema(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT]),
-            {**entry.data, **asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
+            form,
+            user_input or {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
             error=error,
-            field=CONF_ADDRESS if primary else CONF_SECONDARY_ADDRESS,
+            placeholders={"port": port_name(entry.data[CONF_PORT])},
         )
+
+    def _address_taken(self, error: AddressTakenError) -> FormError:
+        field = CONF_ADDRESS if isinstance(error.address, int) else CONF_SECONDARY_ADDRESS
+        return self._translated(error, field, **self._get_reconfigure_entry().data)
 
     def _check_addresses(
         self,
@@ -102,10 +112,8 @@ class CommunicationSteps(KlefrFlow):
         wanted: Communication,
         other_entries: Iterable[KlefrConfigEntry],
     ) -> None:
-        """Raise an error if a new address is invalid or belongs to another entry."""
+        """Raise AddressTakenError if a new address belongs to another entry."""
         secondary_address = wanted.secondary_address
-        if secondary_address is not None and not is_secondary_address(secondary_address):
-            raise InvalidAddressError(f"{secondary_address!r} does not have 8 digits")
         for other in other_entries:
             if other.data[CONF_ADDRESS] == wanted.address != current.address:
                 raise AddressTakenError(wanted.address, other.title)
@@ -120,7 +128,7 @@ class CommunicationSteps(KlefrFlow):
         return self.async_show_menu(
             step_id="shared_bus",
             menu_options=["changing", "change"],
-            description_placeholders={"others": listed(self._others)},
+            description_placeholders={**self._placeholders(), "others": listed(self._others)},
         )
 
     async def async_step_changing(
@@ -159,7 +167,10 @@ class CommunicationSteps(KlefrFlow):
             self._end_of_job = self.hass.async_create_task(asyncio.wait([self._job]))
         if not self._job.done():
             return self.async_show_progress(
-                step_id=step_id, progress_action=step_id, progress_task=self._end_of_job
+                step_id=step_id,
+                progress_action=step_id,
+                description_placeholders=self._placeholders(),
+                progress_task=self._end_of_job,
             )
         self._job.result()
         self._job = None
@@ -169,10 +180,15 @@ class CommunicationSteps(KlefrFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Say how the meter communicates now."""
+        assert self._current is not None
         assert self._wanted is not None
+        port = self._get_reconfigure_entry().data[CONF_PORT]
+        _, wanted = communication_names(
+            self.hass, (self._current, self._wanted), gateway=is_gateway(port)
+        )
         return self.async_abort(
             reason="changed",
-            description_placeholders={"wanted": communication_name(self._wanted)},
+            description_placeholders={**self._placeholders(), "wanted": wanted},
         )
 
     async def async_step_not_changed(

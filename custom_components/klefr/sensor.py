@@ -92,6 +92,8 @@ _reactive_energy = partial(
     suggested_display_precision=2,
     entity_registry_enabled_default=False,
 )
+_forward_active_energy = partial(_active_energy, note=Note.IMPORTED)
+_reverse_active_energy = partial(_active_energy, note=Note.EXPORTED)
 # The calculation code says what the totals mean. With most codes they can go down.
 _total_active_energy = partial(
     _active_energy,
@@ -150,18 +152,30 @@ SENSORS = (
     _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L1),
     _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L2),
     _total_active_energy(key=Quantity.TOTAL_ACTIVE_ENERGY_L3),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T1),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T2),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False),
-    _active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T1),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T2),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False),
-    _active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False),
+    _forward_active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY),
+    _forward_active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T1),
+    _forward_active_energy(key=Quantity.FORWARD_ACTIVE_ENERGY_T2),
+    _forward_active_energy(
+        key=Quantity.FORWARD_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False
+    ),
+    _forward_active_energy(
+        key=Quantity.FORWARD_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False
+    ),
+    _forward_active_energy(
+        key=Quantity.FORWARD_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False
+    ),
+    _reverse_active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY),
+    _reverse_active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T1),
+    _reverse_active_energy(key=Quantity.REVERSE_ACTIVE_ENERGY_T2),
+    _reverse_active_energy(
+        key=Quantity.REVERSE_ACTIVE_ENERGY_L1, entity_registry_enabled_default=False
+    ),
+    _reverse_active_energy(
+        key=Quantity.REVERSE_ACTIVE_ENERGY_L2, entity_registry_enabled_default=False
+    ),
+    _reverse_active_energy(
+        key=Quantity.REVERSE_ACTIVE_ENERGY_L3, entity_registry_enabled_default=False
+    ),
     _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY),
     _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_T1),
     _total_reactive_energy(key=Quantity.TOTAL_REACTIVE_ENERGY_T2),

@@ -4,7 +4,7 @@ A port can be opened only once, so all that need it hold the same bus. If Home A
 opened the port for another integration, the bus uses that connection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 import os
 from typing import Any, Final
@@ -25,34 +25,54 @@ DATA_MODBUS_CONNECTIONS: Final[HassKey[dict[tuple[Any, ...], Any]]] = HassKey("m
 
 
 async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
-    """Return the name under which a serial port is open already, or else the name given."""
-
-    def find_same_device() -> str:
-        device = os.path.realpath(port)
-        return next((each for each in open_ports if os.path.realpath(each) == device), port)
-
+    """Return the name under which a port is open already, or else the name given."""
     open_ports = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
     open_ports += [
         where[1] for where in hass.data.get(DATA_MODBUS_CONNECTIONS, {}) if where[0] == "serial"
     ]
-    return await hass.async_add_executor_job(find_same_device)
+    return next(iter(await _async_names_of(hass, port, open_ports)), port)
+
+
+async def async_is_same_port(hass: HomeAssistant, port: str, other: str) -> bool:
+    """Return whether two names are those of one port."""
+    return bool(await _async_names_of(hass, port, [other]))
 
 
 async def async_entries_on_port(
     hass: HomeAssistant, entry: KlefrConfigEntry
 ) -> list[KlefrConfigEntry]:
     """Return the entries of all other meters on an entry's port."""
-
-    def find_same_device() -> list[KlefrConfigEntry]:
-        device = os.path.realpath(entry.data[CONF_PORT])
-        return [each for each in others if os.path.realpath(each.data[CONF_PORT]) == device]
-
     others = [
         each
         for each in hass.config_entries.async_entries(DOMAIN, include_ignore=False)
         if each.entry_id != entry.entry_id
     ]
+    names = await _async_names_of(
+        hass, entry.data[CONF_PORT], [each.data[CONF_PORT] for each in others]
+    )
+    return [each for each in others if each.data[CONF_PORT] in names]
+
+
+async def _async_names_of(hass: HomeAssistant, port: str, names: Collection[str]) -> list[str]:
+    """Return those of the names that are names of a port."""
+
+    def find_same_device() -> list[str]:
+        device = _device(port)
+        return [name for name in names if _device(name) == device]
+
     return await hass.async_add_executor_job(find_same_device)
+
+
+def _device(port: str) -> str:
+    """Return what all names of a port have in common, by the links in the file system.
+
+    The name of a host means the same in capital letters.
+    """
+    scheme, separator, place = port.partition("://")
+    if not separator:
+        return os.path.realpath(port)
+    host, slash, path = place.partition("/")
+    return f"{scheme}{separator}{host.lower()}{slash}{path}"
 
 
 def link_from(entry_data: Mapping[str, Any]) -> SerialLink:
@@ -80,9 +100,9 @@ def async_held_bus(hass: HomeAssistant, link: SerialLink) -> Bus | None:
 
 @callback
 def async_get_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> Bus:
-    """Return the bus of a link. Hold it while you use it.
+    """Return the bus of a link that has the name under which its port is open.
 
-    Raises LineSettingsError if the port is held with another protocol or other line settings.
+    Hold the bus while you use it. Raises LineSettingsError if the port is held with another protocol or other line settings.
     """
     buses = hass.data.setdefault(DATA_BUSES, {})
     bus = async_held_bus(hass, link)
@@ -91,12 +111,18 @@ def async_get_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> 
         if bus is None or (type(bus), bus.link) != (BUSES[protocol], link):
             bus = BUSES[protocol](link)
     elif (bus.protocol, bus.link) != (protocol, link):
-        raise LineSettingsError(
-            f"{bus.protocol}, {bus.link.baud_rate} baud and parity {bus.link.parity} are in force"
-            f" on {link.port}"
-        )
+        raise LineSettingsError(protocol=bus.protocol, used=bus.link, wanted=link)
     buses[link.port] = bus
     return bus
+
+
+async def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLink) -> Bus:
+    """Return the bus of a link, whatever name its port is open under. Hold it while you use it.
+
+    Raises LineSettingsError if the port is held with another protocol or other line settings.
+    """
+    port = await async_canonical_port(hass, link.port)
+    return async_get_bus(hass, protocol, replace(link, port=port))
 
 
 async def async_hold_bus(hass: HomeAssistant, entry: KlefrConfigEntry) -> Bus:
@@ -104,9 +130,7 @@ async def async_hold_bus(hass: HomeAssistant, entry: KlefrConfigEntry) -> Bus:
 
     Raises LineSettingsError if the port is held with another protocol or other line settings.
     """
-    link = link_from(entry.data)
-    link = replace(link, port=await async_canonical_port(hass, link.port))
-    bus = async_get_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link)
+    bus = await async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link_from(entry.data))
     bus.hold()
     entry.async_on_unload(bus.release)
     return bus

@@ -29,11 +29,11 @@ from .meter import (
     BaudRate,
     CommunicationError,
     GarbledAnswerError,
-    LineSettingsError,
     LinkError,
     ModbusLine,
     NoAnswerError,
     Parity,
+    PortInUseError,
     Protocol,
     RefusedError,
     SerialLink,
@@ -165,7 +165,7 @@ class SharedModbusBus(ModbusLine):
                     async_get_temporary_unit(self._hass, self._params, unit)
                 )
             except HomeAssistantError as err:
-                raise LineSettingsError(str(err)) from err
+                raise PortInUseError(str(err)) from err
         shared = self._shared_units[unit]
         self.tally["requests"] += 1
         try:

@@ -1,26 +1,57 @@
-"""Words for the user: what meters are called, and errors of the meter library, translated."""
+"""Words for the user: what things are called, and errors of the meter library, translated.
 
-from collections.abc import Iterable, Mapping
+What cannot be wrong is not mentioned, so many errors have one message for each kind of bus, or
+for each thing that connects Home Assistant to it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from functools import singledispatch
 from reprlib import Repr
 from typing import Any, Final, TypedDict
+from urllib.parse import parse_qs, urlsplit
 
-from homeassistant.const import CONF_ADDRESS, CONF_PORT
+from homeassistant.const import (
+    CONF_ADDRESS,
+    CONF_PORT,
+    CONF_PROTOCOL,
+    Platform,
+    UnitOfEnergy,
+    UnitOfTime,
+)
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers.translation import async_get_cached_translations
+from homeassistant.helpers.translation import async_get_cached_translations, async_translate_state
 
-from .const import DOMAIN, MANUFACTURER
+from .const import DOMAIN, NAME
 from .meter import (
     AddressTakenError,
     Communication,
+    Counter,
     Identity,
+    InvalidValueError,
     KlefrError,
+    LineSettingsError,
     MeterLostError,
+    NotAcceptedError,
     NotMovedError,
+    NotResetError,
     PortInUseError,
+    Protocol,
+    RefusedError,
+    Setting,
+    SettingValue,
+    WrongMeterError,
+    is_gateway,
+    split_gateway_port,
 )
 from .port_users import async_port_users
 
-NOTHING = "–"
+PROTOCOL_NAMES: Final[Mapping[Protocol, str]] = {
+    Protocol.MODBUS: "Modbus RTU",
+    Protocol.MODBUS_TCP: "Modbus TCP",
+    Protocol.MBUS: "M-Bus",
+}
+
 
 QUOTED_LENGTH: Final = 60
 """Characters."""
@@ -37,7 +68,7 @@ class Translation(TypedDict):
 
 def listed(names: Iterable[str]) -> str:
     """Return names as a message lists them."""
-    return ", ".join(names) or NOTHING
+    return ", ".join(names)
 
 
 def quoted(value: object) -> str:
@@ -65,15 +96,99 @@ def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str]
 
 
 def meter_name(identity: Identity) -> str:
-    """Return a name that tells a meter from others of its model."""
-    return f"{MANUFACTURER} {identity.model} {identity.serial_number}"
+    """Return the name of a meter: its model and its serial number."""
+    return f"{NAME} {identity.model} {identity.serial_number}"
 
 
-def communication_name(communication: Communication) -> str:
-    """Return how a meter communicates, such as "17 / 30000040 (9600 Bd, 8E1)"."""
-    addresses = [str(communication.address), *filter(None, [communication.secondary_address])]
-    parity = communication.parity[0].upper()
-    return f"{' / '.join(addresses)} ({communication.baud_rate} Bd, 8{parity}1)"
+def port_name(port: str) -> str:
+    """Return a port as the user knows it, without scheme, user name and secrets."""
+    if is_gateway(port):
+        host, tcp_port = split_gateway_port(port)
+        return f"[{host}]:{tcp_port}" if ":" in host else f"{host}:{tcp_port}"
+    if "://" not in port:
+        return port
+    proxy = urlsplit(port)
+    if names := parse_qs(proxy.query).get("port_name"):
+        return names[0]
+    return proxy.netloc.rpartition("@")[2] or proxy.path
+
+
+def connection_kind(protocol: Protocol, port: str) -> str:
+    """Return what connects Home Assistant to the bus, as the keys of messages name it."""
+    if is_gateway(port):
+        return "gateway"
+    if "://" in port:
+        return "proxy"
+    return "level_converter" if protocol is Protocol.MBUS else "adapter"
+
+
+def bus_kind(protocol: Protocol, port: str) -> str:
+    """Return which bus it is, and whether behind a gateway, as the keys of messages name it."""
+    return f"{protocol}_gateway" if is_gateway(port) else protocol
+
+
+# What the message of an error depends on, by the error's key.
+KINDS: Final[Mapping[str, Callable[[Protocol, str], str]]] = {
+    "link_failed": connection_kind,
+    "port_not_found": connection_kind,
+    "host_not_found": connection_kind,
+    "host_refused": connection_kind,
+    "host_silent": connection_kind,
+    "never_silent": connection_kind,
+    "no_answer": bus_kind,
+    "garbled_answer": bus_kind,
+}
+
+
+@callback
+def communication_names(
+    hass: HomeAssistant, communications: Iterable[Communication], *, gateway: bool
+) -> list[str]:
+    """Return how a meter communicates, such as "address 17, 9600 baud", in the user's language.
+
+    Parity and secondary address are named if the communications differ in them. The line settings
+    of a gateway are not known.
+    """
+    communications = list(communications)
+    several_parities = len({each.parity for each in communications}) > 1
+    several_secondary_addresses = len({each.secondary_address for each in communications}) > 1
+    names: list[str] = []
+    for each in communications:
+        if several_parities and not gateway:
+            kind = f"parity_{each.parity}"
+        else:
+            kind = "secondary_address" if several_secondary_addresses else "address"
+            kind = kind if gateway else f"{kind}_baud_rate"
+        text = async_text(hass, f"selector.communication.options.{kind}")
+        names.append(
+            text.format(
+                address=each.address,
+                secondary_address=each.secondary_address,
+                baud_rate=each.baud_rate.value,
+            )
+        )
+    return names
+
+
+@callback
+def setting_value(hass: HomeAssistant, setting: Setting, value: SettingValue) -> str:
+    """Return the value of a setting as its entity shows it."""
+    match setting:
+        case Setting.TARIFF | Setting.CALCULATION_CODE if isinstance(value, IntEnum):
+            option = value.name.lower()
+            return async_translate_state(hass, option, Platform.SELECT, DOMAIN, setting, None)
+        case Setting.S0_RATE:
+            return f"{value:g}"
+        case Setting.LCD_CYCLE_TIME:
+            return f"{value} {UnitOfTime.SECONDS}"
+    return str(value)
+
+
+def counter_value(counter: Counter, value: float) -> str:
+    """Return the value of a counter as its entity shows it."""
+    if counter is Counter.RESETTABLE:
+        return f"{value:.2f} {UnitOfEnergy.KILO_WATT_HOUR}"
+    return f"{value:g}"
 
 
 @callback
@@ -82,32 +197,106 @@ def async_translation(
 ) -> Translation:
     """Return the message that says what went wrong with a meter.
 
-    `entry_data` is the data of the meter's entry, or as much of it as is known.
+    `entry_data` is the data of the meter's entry, or as much of it as is known: at least the port
+    and the protocol.
     """
-    port = str(entry_data.get(CONF_PORT, ""))
-    placeholders = {
-        "port": port,
-        "address": str(entry_data.get(CONF_ADDRESS, "")),
-        "error": str(error),
-    }
-    users: list[str] = []
-    match error:
-        case PortInUseError():
-            users = async_port_users(hass, port)
-        case AddressTakenError():
-            placeholders["address"] = str(error.address)
-            users = [error.holder] if error.holder else []
-        case NotMovedError():
-            placeholders["error"] = str(error.__cause__ or NOTHING)
-            placeholders["wanted"] = communication_name(error.wanted)
-            placeholders["found"] = communication_name(error.found)
-        case MeterLostError():
-            placeholders["tried"] = listed(map(communication_name, error.tried))
-            placeholders["untried"] = listed(map(communication_name, error.untried))
-    if users:
-        placeholders["error"] = listed(users)
+    port, protocol = entry_data[CONF_PORT], Protocol(entry_data[CONF_PROTOCOL])
+    kind = KINDS[error.key](protocol, port) if error.key in KINDS else ""
+    case, details = _case(error, hass, protocol, port)
     return Translation(
         translation_domain=DOMAIN,
-        translation_key=f"{error.key}_by" if users else error.key,
-        translation_placeholders=placeholders,
+        translation_key="_".join(filter(None, (error.key, kind, case))),
+        translation_placeholders={
+            "port": port_name(port),
+            "address": str(entry_data.get(CONF_ADDRESS, "")),
+            **details,
+        },
     )
+
+
+type Case = tuple[str, Mapping[str, str]]
+"""What the key of a message ends in, and what only this message says."""
+
+
+@singledispatch
+def _case(error: KlefrError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    """Return which of an error's messages is needed, and what it says of the error."""
+    return "", {}
+
+
+@_case.register
+def _(error: PortInUseError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    users = async_port_users(hass, port)
+    return ("by", {"users": ", ".join(users)}) if users else ("", {})
+
+
+@_case.register
+def _(error: LineSettingsError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    used = {
+        "protocol": PROTOCOL_NAMES[error.protocol],
+        "baud_rate": str(error.used.baud_rate),
+    }
+    if error.protocol is Protocol.MODBUS_TCP:
+        return "tcp", used
+    if error.protocol is protocol and error.used.baud_rate == error.wanted.baud_rate:
+        return error.used.parity, used
+    return "", used
+
+
+@_case.register
+def _(error: RefusedError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"code": str(error.code)}
+
+
+@_case.register
+def _(error: WrongMeterError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"expected": error.expected, "found": error.found}
+
+
+@_case.register
+def _(error: InvalidValueError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"value": setting_value(hass, error.setting, error.value)}
+
+
+@_case.register
+def _(error: NotAcceptedError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    written = {"written": setting_value(hass, error.setting, error.written)}
+    if error.found is None:
+        return "unknown", written
+    return "", {**written, "found": setting_value(hass, error.setting, error.found)}
+
+
+@_case.register
+def _(error: NotResetError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    if error.found is None:
+        return "unknown", {}
+    return "", {"found": counter_value(error.counter, error.found)}
+
+
+@_case.register
+def _(error: AddressTakenError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    taken = {"address": str(error.address)}
+    return ("by", {**taken, "holder": error.holder}) if error.holder else ("", taken)
+
+
+@_case.register
+def _(error: NotMovedError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    wanted, found = communication_names(hass, (error.wanted, error.found), gateway=is_gateway(port))
+    moved = {"wanted": wanted, "found": found}
+    if isinstance(refusal := error.__cause__, RefusedError):
+        return "refused", {**moved, "code": str(refusal.code)}
+    return "", moved
+
+
+@_case.register
+def _(error: MeterLostError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    names = communication_names(hass, (*error.tried, *error.untried), gateway=is_gateway(port))
+    tried, untried = (
+        "; ".join(dict.fromkeys(part))
+        for part in (names[: len(error.tried)], names[len(error.tried) :])
+    )
+    if not tried:
+        return "nowhere_tried", {}
+    if not untried:
+        return "", {"tried": tried}
+    return "untried", {"tried": tried, "untried": untried}

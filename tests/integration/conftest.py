@@ -1,7 +1,6 @@
 """Home Assistant, in virtual time, with a meter in software on a line in memory."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,20 +13,8 @@ from custom_components.klefr.const import DOMAIN
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.virtual_time import VirtualTimeLoop
 
 from . import SERIAL_NUMBER
-
-
-def pytest_asyncio_loop_factories(
-    item: pytest.Item,
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Let time jump, but not for tests of what the system or a thread does in its own time."""
-    return {"loop": asyncio.new_event_loop if _in_real_time(item) else VirtualTimeLoop}
-
-
-def _in_real_time(item: pytest.Item) -> bool:
-    return item.get_closest_marker("real_time") is not None
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +36,9 @@ def virtual_meter() -> VirtualMeter:
 
 
 @pytest.fixture
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+def where(in_real_time: bool, tmp_path: Path) -> dict[str, Any]:
     """How to serve a line: in memory, or in real time as a terminal that takes no time."""
-    if _in_real_time(request.node):
+    if in_real_time:
         return {"link": tmp_path / "meter", "pacing": False}
     return {"virtual": "virtual://meter"}
 

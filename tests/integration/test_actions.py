@@ -370,7 +370,7 @@ async def test_a_setting_that_fails_does_not_stop_those_after_it(
     failures = report[ON_MBUS]["not_changed"]
     assert failures.keys() == {"calculation_code"}
     assert failures["calculation_code"]["value"] == "forward"
-    assert failures["calculation_code"]["error"] == "not_acknowledged"
+    assert failures["calculation_code"]["error"] == "code_not_acknowledged"
     assert (mbus_meter.tariff, mbus_meter.s0_rate) == (2, 10)
 
 
@@ -495,7 +495,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
     report = await act(hass, "reset_counter", {"counter": "resettable"}, target)
     assert report[SERIAL_NUMBER] == {"name": f"Meter {SERIAL_NUMBER}", "reset": True}
     assert report[OTHER]["reset"] is False
-    assert report[OTHER]["error"] == "not_accepted"
+    assert report[OTHER]["error"] == "not_reset"
     assert report[OTHER]["message"].startswith("The meter did not take")
 
     with pytest.raises(HomeAssistantError) as error:
@@ -609,7 +609,7 @@ async def test_a_meter_that_cannot_be_read_is_reported_and_the_others_are_read(
     report = await act(hass, "read_registers", {}, devices(hass, SERIAL_NUMBER, OTHER))
     assert report[SERIAL_NUMBER]["registers"]
     assert report[OTHER].keys() == {"name", "error", "message"}
-    assert report[OTHER]["error"] == "no_answer"
+    assert report[OTHER]["error"] == "no_answer_modbus"
     assert "address 2" in report[OTHER]["message"]
 
 
@@ -618,7 +618,7 @@ async def test_if_no_meter_can_be_read_that_is_an_error(
 ) -> None:
     line.silent = mbus_line.silent = True
     for target, key in (
-        (devices(hass, OTHER), "no_answer"),
+        (devices(hass, OTHER), "no_answer_modbus"),
         (devices(hass, SERIAL_NUMBER, OTHER, ON_MBUS), "nothing_read"),
     ):
         with pytest.raises(HomeAssistantError) as error:

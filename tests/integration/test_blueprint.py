@@ -102,7 +102,7 @@ def config_folder(hass: HomeAssistant, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _blueprint(config_folder: Path) -> None:
-    """Put the blueprint where somebody would put it by hand."""
+    """Put the blueprint where a user would put it by hand."""
     folder = config_folder / "blueprints/automation/klefr"
     folder.mkdir(parents=True)
     shutil.copy(FILE, folder)
@@ -216,7 +216,7 @@ async def test_with_neither_nothing_happens(
 ) -> None:
     virtual_meter.tariff = 2
     await automate(hass, meters)
-    # The change at the meter is noticed, and is somebody's business.
+    # The change at the meter is noticed, and left alone.
     await wait(hass, seconds=301)
     assert state_of(hass, meters[0]) == "t2"
     await reload_automations(hass, automation(meters))
@@ -461,7 +461,7 @@ async def test_the_last_of_many_changes_counts(
 
 
 @pytest.mark.parametrize("serve", [mbus.serve])
-async def test_over_m_bus_the_tariff_is_switched_for_good(
+async def test_over_m_bus_the_tariff_is_always_saved(
     hass: HomeAssistant, meters: list[str], virtual_meter: VirtualMeter, line: Line
 ) -> None:
     code = select(hass, virtual_meter, "calculation_code")

@@ -8,7 +8,7 @@ from typing import Any
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntry, ConfigEntryState
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType, InvalidData
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.json import json_dumps
 import pytest
@@ -16,6 +16,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
+from custom_components.klefr.wording import port_name
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
@@ -137,7 +138,7 @@ async def test_the_form_shows_how_the_meter_communicates(
 ) -> None:
     result = await begin(hass, loaded)
     assert filled_in(result["data_schema"]) == {"address": 1, **LINE}
-    assert result["description_placeholders"]["port"] == line.port
+    assert result["description_placeholders"]["port"] == port_name(line.port)
     assert not sent_writes(line, "modbus")
     assert loaded.state is ConfigEntryState.LOADED
 
@@ -170,7 +171,9 @@ async def test_each_setting_of_a_modbus_meter_is_changed(
     assert loaded.data == {**entry_data, key: value}
     assert loaded.state is ConfigEntryState.LOADED
     assert set(hass.states.async_entity_ids()) == entities
-    virtual_meter.add_energy(l1=1)
+    # As much as can flow until the next poll.
+    await asyncio.sleep(9)
+    virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     energy = state(hass, Platform.SENSOR, "forward_active_energy")
     assert float(str(energy)) == pytest.approx(virtual_meter.forward_active_energy, abs=0.006)
@@ -289,7 +292,7 @@ async def test_the_address_of_an_entry_is_refused_also_while_its_meter_is_off(
     other_meter.power_down()
     result = await change(hass, loaded, address=9)
     assert result["errors"] == {"address": "address_taken_by"}
-    assert result["description_placeholders"]["error"] == neighbour.title
+    assert result["description_placeholders"]["holder"] == neighbour.title
     if protocol == "mbus":
         result = await submit(
             hass, result, {"address": 0, "secondary_address": OTHER, "baud_rate": "9600"}
@@ -299,22 +302,24 @@ async def test_the_address_of_an_entry_is_refused_also_while_its_meter_is_off(
 
 
 @pytest.mark.parametrize("protocol", ["mbus"], indirect=True)
-@pytest.mark.parametrize("text", ["", "1234567", "123456789", "1234567F"])
+@pytest.mark.parametrize("text", ["", "1234567", "123456789", "1234567F", "١٢٣٤٥٦٧٨"])
 async def test_what_is_no_secondary_address_is_explained(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line, text: str
 ) -> None:
     result = await change(hass, loaded, secondary_address=text)
-    assert result["errors"] == {"secondary_address": "invalid_address"}
+    error = "invalid_secondary_address" if text else "missing"
+    assert result["errors"] == {"secondary_address": error}
     assert filled_in(result["data_schema"])["secondary_address"] == text
     assert not sent_writes(line, "mbus")
 
 
-@pytest.mark.parametrize("address", [0, 248])
+@pytest.mark.parametrize("address", [0, 248, 1.5, "5"])
 async def test_an_address_that_no_meter_can_have_is_not_taken(
-    hass: HomeAssistant, loaded: MockConfigEntry, address: int
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, address: Any
 ) -> None:
-    with pytest.raises(InvalidData):
-        await change(hass, loaded, address=address)
+    result = await change(hass, loaded, address=address)
+    assert result["errors"] == {"address": "invalid_modbus_address"}
+    assert not sent_writes(line, "modbus")
 
 
 async def test_what_is_so_already_is_not_written(
@@ -373,10 +378,10 @@ async def test_a_meter_that_refuses_stays_where_it_is(
     before = dict(loaded.data)
     virtual_meter.refuse_writes = True
     result = await change(hass, loaded, address=5, baud_rate="1200")
-    assert result["reason"] == "not_moved"
-    assert result["description_placeholders"]["wanted"] == "5 (1200 Bd, 8E1)"
-    assert result["description_placeholders"]["found"] == "1 (9600 Bd, 8E1)"
-    assert "exception code 3" in result["description_placeholders"]["error"]
+    assert result["reason"] == "not_moved_refused"
+    assert result["description_placeholders"]["wanted"] == "address 5, 1200 baud"
+    assert result["description_placeholders"]["found"] == "address 1, 9600 baud"
+    assert result["description_placeholders"]["code"] == "3"
     assert loaded.data == before
     assert loaded.state is ConfigEntryState.LOADED
     await wait(hass, seconds=301)
@@ -391,8 +396,8 @@ async def test_the_entry_follows_a_meter_that_takes_only_some_changes(
 
     line.before_hearing = tire
     result = await change(hass, loaded, address=5, baud_rate="1200")
-    assert result["reason"] == "not_moved"
-    assert result["description_placeholders"]["found"] == "5 (9600 Bd, 8E1)"
+    assert result["reason"] == "not_moved_refused"
+    assert result["description_placeholders"]["found"] == "address 5, 9600 baud"
     assert (loaded.data["address"], loaded.data["baud_rate"]) == (5, 9600)
     assert loaded.state is ConfigEntryState.LOADED
 
@@ -435,10 +440,8 @@ async def test_a_meter_whose_power_fails_is_found_when_it_is_back(
     assert result["reason"] == "meter_lost"
     tried = result["description_placeholders"]["tried"]
     for place in (5, before):
-        secondary = f" / {SERIAL_NUMBER}" if protocol == "mbus" else ""
         for rate in (1200, 9600):
-            assert f"{place}{secondary} ({rate} Bd, 8E1)" in tried
-    assert result["description_placeholders"]["untried"] == "–"
+            assert f"address {place}, {rate} baud" in tried
     assert loaded.state is ConfigEntryState.SETUP_RETRY
     assert loaded.error_reason_translation_key == "meter_lost"
     assert hass_storage[f"klefr.{loaded.entry_id}.change"]
@@ -647,7 +650,7 @@ async def test_a_meter_that_cannot_be_reached_is_not_asked_to_change(
     line.silent = True
     result = await begin(hass, loaded)
     assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] == "no_answer"
+    assert result["reason"] == "no_answer_modbus"
     assert loaded.state is ConfigEntryState.LOADED
 
 

@@ -13,12 +13,13 @@ from homeassistant.config_entries import (
     ConfigEntryState,
 )
 from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType, InvalidData
+from homeassistant.data_entry_flow import FlowResultType
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 import serialx
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator.line import Line
 from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import serve
@@ -67,13 +68,20 @@ async def start_reconfigure(hass: HomeAssistant, entry: ConfigEntry, where: str 
     assert result["step_id"] == "reconfigure"
     result = await choose(hass, result, "reach")
     assert result["step_id"] == "reach"
-    return await choose(hass, result, where)
+    return await choose(hass, result, f"reach_{where}")
 
 
 async def choose(hass: HomeAssistant, result: Any, step: str) -> Any:
     """Choose from a menu."""
     assert result["type"] is FlowResultType.MENU
     return await hass.config_entries.flow.async_configure(result["flow_id"], {"next_step_id": step})
+
+
+async def enter_address(hass: HomeAssistant, result: Any) -> Any:
+    """Choose to enter an address rather than to search."""
+    search, address = result["menu_options"]
+    assert search == "search"
+    return await choose(hass, result, address)
 
 
 def filled_in(schema: Any) -> dict[str, Any]:
@@ -97,14 +105,14 @@ async def choose_bus(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) ->
     """Fill in the form for the bus, and choose to enter an address."""
     result = await configure(hass, flow_id, bus_answers(data))
     if result["type"] is FlowResultType.MENU:
-        result = await choose(hass, result, data["protocol"])
+        result = await enter_address(hass, result)
     return result
 
 
 async def submit(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:
     """Fill in the forms that are left, and return what follows the last one."""
     [flow] = [f for f in hass.config_entries.flow.async_progress() if f["flow_id"] == flow_id]
-    if flow["step_id"] == "serial":
+    if flow["step_id"] in ("serial", "reach_serial"):
         result = await choose_bus(hass, flow_id, data)
         if result["errors"]:
             return result
@@ -199,11 +207,11 @@ async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("fail", "field", "error"),
     [
-        (_missing, "port", "port_not_found"),
+        (_missing, "port", "port_not_found_proxy"),
         pytest.param(_forbidden, "port", "port_permission", marks=pytest.mark.real_time),
-        pytest.param(_no_port, "port", "link_failed", marks=pytest.mark.real_time),
-        (_silent, "base", "no_answer"),
-        (_garbled, "base", "garbled_answer"),
+        pytest.param(_no_port, "port", "link_failed_adapter", marks=pytest.mark.real_time),
+        (_silent, "base", "no_answer_modbus"),
+        (_garbled, "base", "garbled_answer_modbus"),
         (_stranger, "base", "not_a_klefr_meter"),
         (_busy, "base", "refused"),
     ],
@@ -223,8 +231,9 @@ async def test_each_failure_has_its_message_and_can_be_mended(
         result = await submit(hass, flow_id, entry_data)
         assert result["type"] is FlowResultType.FORM
         assert result["errors"] == {field: error}
-        assert result["description_placeholders"]["port"] == entry_data["port"]
-        assert result["description_placeholders"]["address"] in ("", "1")
+        assert result["description_placeholders"]["port"] == port_name(entry_data["port"])
+        if field == "base":
+            assert result["description_placeholders"]["address"] == "1"
         # Nothing that was filled in is lost.
         answers = bus_answers if result["step_id"] == "serial" else meter_answers
         assert filled_in(result["data_schema"]) == answers(entry_data)
@@ -258,14 +267,25 @@ async def test_other_line_settings_on_a_port_in_use_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("address", 0), ("address", 248), ("baud_rate", 115200), ("parity", "mark")]
+    ("key", "value", "field", "error"),
+    [
+        ("address", 0, "address", "invalid_modbus_address"),
+        ("address", 248, "address", "invalid_modbus_address"),
+        ("address", 1.5, "address", "invalid_modbus_address"),
+        ("address", "1", "address", "invalid_modbus_address"),
+        ("address", True, "address", "invalid_modbus_address"),
+        ("baud_rate", 115200, "line_settings", "invalid_choice"),
+        ("parity", "mark", "line_settings", "invalid_choice"),
+    ],
 )
 async def test_what_no_meter_can_have_is_not_taken(
-    hass: HomeAssistant, entry_data: dict[str, Any], key: str, value: Any
+    hass: HomeAssistant, entry_data: dict[str, Any], key: str, value: Any, field: str, error: str
 ) -> None:
-    flow_id = await start(hass)
-    with pytest.raises(InvalidData):
-        await submit(hass, flow_id, {**entry_data, key: value})
+    result = await add(hass, {**entry_data, key: value})
+    assert result["errors"] == {field: error}
+    # What is right is kept.
+    result = await configure(hass, result["flow_id"], meter_answers(entry_data))
+    assert result["type"] is FlowResultType.CREATE_ENTRY
 
 
 async def test_a_meter_moves_to_another_port(
@@ -317,7 +337,7 @@ async def test_what_is_not_changed_is_filled_in(
     result = await start_reconfigure(hass, entry)
     shown = filled_in(result["data_schema"])
     assert shown == bus_answers(dict(entry.data))
-    result = await configure(hass, result["flow_id"], shown)
+    result = await enter_address(hass, await configure(hass, result["flow_id"], shown))
     shown = filled_in(result["data_schema"])
     assert shown == meter_answers(dict(entry.data))
     result = await configure(hass, result["flow_id"], shown)
@@ -330,8 +350,8 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
 ) -> None:
     result = await start_reconfigure(hass, loaded)
     for data, error in (
-        ({**entry_data, "address": 9}, {"base": "no_answer"}),
-        ({**entry_data, "baud_rate": 1200}, {"base": "no_answer"}),
+        ({**entry_data, "address": 9}, {"base": "no_answer_modbus"}),
+        ({**entry_data, "baud_rate": 1200}, {"base": "no_answer_modbus"}),
     ):
         result = await submit(hass, result["flow_id"], data)
         assert result["errors"] == error
@@ -339,7 +359,7 @@ async def test_a_failed_reconfiguration_leaves_the_entry_running(
         assert loaded.data == entry_data
     other = await start_reconfigure(hass, loaded)
     other = await submit(hass, other["flow_id"], {**entry_data, "port": "/dev/klefr-nowhere"})
-    assert other["errors"] == {"port": "port_not_found"}
+    assert other["errors"] == {"port": "port_not_found_adapter"}
     line.requests.clear()
     await wait(hass)
     assert line.requests
@@ -387,13 +407,14 @@ async def test_a_different_meter_on_the_same_port_is_refused_and_the_entry_put_b
     assert loaded.state is ConfigEntryState.SETUP_RETRY
 
 
-@pytest.mark.parametrize("seconds", [1, 3600])
+@pytest.mark.parametrize("seconds", [5, 3600])
 async def test_the_update_interval_is_an_option(
     hass: HomeAssistant, loaded: MockConfigEntry, seconds: int, line: Line
 ) -> None:
     result = await hass.config_entries.options.async_init(loaded.entry_id)
     assert result["type"] is FlowResultType.FORM
     assert result["step_id"] == "init"
+    assert result["description_placeholders"] == {"meter": loaded.title}
     result = await hass.config_entries.options.async_configure(
         result["flow_id"], {"update_interval": seconds}
     )
@@ -401,16 +422,21 @@ async def test_the_update_interval_is_an_option(
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert loaded.options == {"update_interval": seconds}
     line.requests.clear()
-    await wait(hass, seconds=2)
-    assert bool(line.requests) is (seconds == 1)
+    await wait(hass, seconds=6)
+    assert bool(line.requests) is (seconds == 5)
 
 
-@pytest.mark.parametrize("seconds", [0, 3601, -10])
+@pytest.mark.parametrize("seconds", [0, 1, 4, 3601, -10, 5.5, "10", [10], 10**1000, float("nan")])
 async def test_an_update_interval_out_of_range_is_not_taken(
-    hass: HomeAssistant, loaded: MockConfigEntry, seconds: int
+    hass: HomeAssistant, loaded: MockConfigEntry, seconds: Any
 ) -> None:
     result = await hass.config_entries.options.async_init(loaded.entry_id)
-    with pytest.raises(InvalidData):
-        await hass.config_entries.options.async_configure(
-            result["flow_id"], {"update_interval": seconds}
-        )
+    result = await hass.config_entries.options.async_configure(
+        result["flow_id"], {"update_interval": seconds}
+    )
+    assert result["errors"] == {"update_interval": "invalid_interval"}
+    assert not loaded.options
+    result = await hass.config_entries.options.async_configure(
+        result["flow_id"], {"update_interval": 30}
+    )
+    assert loaded.options == {"update_interval": 30}

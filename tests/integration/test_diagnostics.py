@@ -38,7 +38,8 @@ async def test_diagnostics_of_a_meter_in_trouble(
     diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
     assert diagnostics["readings"]["success"] is False
     assert diagnostics["readings"]["failure"] == "NoAnswerError"
-    assert diagnostics["communication"]["bus"]["no_answer"] == 3
+    # Three times for the readings, and once more for the least.
+    assert diagnostics["communication"]["bus"]["no_answer"] == 4
     json.dumps(diagnostics, cls=JSONEncoder)
 
 
@@ -48,7 +49,7 @@ async def test_diagnostics_name_an_error_that_nobody_expected(
     async def fail(_quantities: object) -> None:
         raise ZeroDivisionError from KeyError(SERIAL_NUMBER)
 
-    monkeypatch.setattr(loaded.runtime_data.meter, "read", fail)
+    monkeypatch.setattr(loaded.runtime_data.meter, "read_along", fail)
     await wait(hass)
     diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
     assert diagnostics["readings"]["failure"] == "ZeroDivisionError"

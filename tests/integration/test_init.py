@@ -12,6 +12,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
@@ -24,7 +25,7 @@ async def test_a_meter_is_a_device(hass: HomeAssistant, loaded: MockConfigEntry)
     [device] = dr.async_entries_for_config_entry(dr.async_get(hass), loaded.entry_id)
     assert device.identifiers == {(DOMAIN, SERIAL_NUMBER)}
     assert device.name == "KLEFR 6934 22091039"
-    assert device.manufacturer == "KLEFR"
+    assert device.manufacturer == "KLEFR / Inepro"
     assert device.model == "6934"
     assert device.serial_number == SERIAL_NUMBER
     assert device.sw_version == "2.18"
@@ -56,8 +57,8 @@ async def test_a_port_that_is_missing_at_start_is_tried_again(
     await line.unplug()
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
-    assert entry.error_reason_translation_key == "port_not_found"
-    assert f"no port {line.port}" in str(entry.reason)
+    assert entry.error_reason_translation_key == "port_not_found_proxy"
+    assert f"no serial proxy {port_name(line.port)}" in str(entry.reason)
     await line.plug()
     await wait(hass, seconds=60)
     assert entry.state is ConfigEntryState.LOADED
@@ -69,7 +70,7 @@ async def test_a_silent_meter_at_start_is_tried_again(
     line.silent = True
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
-    assert entry.error_reason_translation_key == "no_answer"
+    assert entry.error_reason_translation_key == "no_answer_modbus"
 
 
 async def unplug(line: Line, _meter: VirtualMeter) -> None:
@@ -189,4 +190,4 @@ async def test_two_line_settings_on_one_port_are_an_error_that_mends_itself(
     await hass.config_entries.async_unload(loaded.entry_id)
     await wait(hass, seconds=60)
     # The port is free for it now, though nobody answers there.
-    assert other.error_reason_translation_key == "no_answer"
+    assert other.error_reason_translation_key == "no_answer_modbus"

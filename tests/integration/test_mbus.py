@@ -1,5 +1,6 @@
 """A meter on M-Bus in Home Assistant, from the form to the settings."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -115,7 +116,7 @@ async def test_a_meter_left_at_other_settings_is_added(
     assert result["reason"] == "already_configured"
 
 
-@pytest.mark.parametrize("address", ["", "251", "-1", "1234", "123456789", "1234567F", "0x01"])
+@pytest.mark.parametrize("address", ["251", "-1", "1234", "123456789", "1234567F", "0x01"])
 async def test_what_is_no_address_is_explained_and_can_be_mended(
     hass: HomeAssistant, line: Line, address: str
 ) -> None:
@@ -138,7 +139,7 @@ async def test_an_address_at_which_nobody_answers_is_explained(
     hass: HomeAssistant, line: Line, address: str
 ) -> None:
     result = await add(hass, line.port, address)
-    assert result["errors"] == {"base": "no_answer"}
+    assert result["errors"] == {"base": "no_answer_mbus"}
     assert result["description_placeholders"]["address"] == address
 
 
@@ -146,7 +147,7 @@ async def test_a_modbus_meter_is_not_taken_for_one(hass: HomeAssistant, line: Li
     meter = VirtualMeter(serial_number="22091041", clock=lambda: 0.0)
     async with modbus.serve(meter, virtual="virtual://modbus") as other:
         result = await add(hass, other.port, "1")
-        assert result["errors"] == {"base": "no_answer"}
+        assert result["errors"] == {"base": "no_answer_mbus"}
 
 
 async def test_another_protocol_on_a_port_in_use_is_refused(
@@ -154,7 +155,8 @@ async def test_another_protocol_on_a_port_in_use_is_refused(
 ) -> None:
     result = await choose_bus(hass, await start(hass), {"port": line.port, "protocol": "modbus"})
     assert result["errors"] == {"port": "line_settings_in_use"}
-    assert "mbus, 9600 baud" in result["description_placeholders"]["error"]
+    assert result["description_placeholders"]["protocol"] == "M-Bus"
+    assert result["description_placeholders"]["baud_rate"] == "9600"
     assert loaded.state is ConfigEntryState.LOADED
 
 
@@ -175,7 +177,7 @@ async def test_a_meter_is_found_again_under_its_other_address(
     result = await start_reconfigure(hass, loaded)
     shown = filled_in(result["data_schema"])
     assert shown == {"port": line.port, "protocol": "mbus"}
-    result = await configure(hass, result["flow_id"], shown)
+    result = await choose_bus(hass, result["flow_id"], shown)
     assert filled_in(result["data_schema"]) == {
         "address": str(loaded.data["address"]),
         "line_settings": {"baud_rate": "9600"},
@@ -224,7 +226,8 @@ async def test_energies_are_the_meters(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     await enable(hass, entity_id(hass, Platform.SENSOR, "total_active_energy"))
-    virtual_meter.add_energy(l1=12.5, l2=-3.25)
+    await asyncio.sleep(9)
+    virtual_meter.add_energy(l1=0.1, l2=-0.05)
     await wait(hass)
     energy = virtual_meter.active_energy
     for key, expected in (
@@ -378,7 +381,7 @@ async def test_a_locked_calculation_code_is_an_error(
     virtual_meter.calculation_code = 10
     with pytest.raises(HomeAssistantError) as error:
         await select(hass, "calculation_code", "forward")
-    assert error.value.translation_key == "not_acknowledged"
+    assert error.value.translation_key == "code_not_acknowledged"
     assert state(hass, Platform.SELECT, "calculation_code") == STATE_UNKNOWN
 
 
@@ -425,7 +428,7 @@ async def test_meters_with_the_same_primary_address_are_told_apart_by_the_second
             result = await add(hass, line.port, meter.serial_number)
             assert result["result"].unique_id == meter.serial_number
         result = await add(hass, line.port, "0")
-        assert result["errors"] == {"base": "garbled_answer"}
+        assert result["errors"] == {"base": "garbled_answer_mbus"}
         for entry in hass.config_entries.async_entries(DOMAIN):
             assert entry.state is ConfigEntryState.LOADED
             await hass.config_entries.async_unload(entry.entry_id)

@@ -1,5 +1,6 @@
 """What a meter's values look like in Home Assistant."""
 
+import asyncio
 import math
 from unittest.mock import patch
 
@@ -21,6 +22,7 @@ from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.meter import ModbusMeter, Quantity
 from custom_components.klefr.sensor import SENSORS
 from simulator.meter import VirtualMeter
+from simulator.registers import REGISTERS
 
 from . import entity_id, state, wait
 
@@ -133,23 +135,62 @@ async def test_every_sensor_shows_what_the_meter_holds(
 async def test_a_value_that_cannot_be_is_unknown(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter, value: float
 ) -> None:
-    virtual_meter.overrides[0x600C] = value
+    virtual_meter.overrides[0x5002] = value
     await wait(hass)
-    assert state(hass, Platform.SENSOR, "forward_active_energy") == STATE_UNKNOWN
-    assert state(hass, Platform.SENSOR, "reverse_active_energy") != STATE_UNKNOWN
+    assert state(hass, Platform.SENSOR, "voltage_l1") == STATE_UNKNOWN
+    assert state(hass, Platform.SENSOR, "voltage_l2") != STATE_UNKNOWN
     virtual_meter.overrides.clear()
     await wait(hass)
-    assert float(state(hass, Platform.SENSOR, "forward_active_energy") or "") > 0
+    assert float(state(hass, Platform.SENSOR, "voltage_l1") or "") > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e12])
+async def test_an_energy_that_cannot_be_is_held_and_unknown_if_that_stays(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter, value: float
+) -> None:
+    before = state(hass, Platform.SENSOR, "forward_active_energy")
+    virtual_meter.overrides[0x600C] = value
+    await asyncio.sleep(60)
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == before
+    await asyncio.sleep(120)
+    for _ in range(30):
+        await asyncio.sleep(10)
+        assert state(hass, Platform.SENSOR, "forward_active_energy") == STATE_UNKNOWN
+    virtual_meter.overrides.clear()
+    await asyncio.sleep(20)
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == before
+
+
+async def test_zeros_are_held_until_they_have_stayed_for_two_minutes(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    before = state(hass, Platform.SENSOR, "forward_active_energy")
+    energies = [register.address for register in REGISTERS.values() if register.address >= 0x6000]
+    virtual_meter.overrides.update(dict.fromkeys(set(energies) - {0x6048}, 0.0))
+    await asyncio.sleep(110)
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == before
+    await asyncio.sleep(70)
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == "0.0"
 
 
 async def test_readings_follow_the_meter(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     before = float(state(hass, Platform.SENSOR, "forward_active_energy") or "")
-    virtual_meter.add_energy(l1=1.5)
+    await asyncio.sleep(9)
+    virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     after = float(state(hass, Platform.SENSOR, "forward_active_energy") or "")
-    assert after - before == pytest.approx(1.5, abs=0.011)
+    assert after - before == pytest.approx(0.1, abs=0.011)
+
+
+async def test_more_than_can_have_flowed_is_held(
+    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    before = state(hass, Platform.SENSOR, "forward_active_energy")
+    virtual_meter.add_energy(l1=1.5)
+    await wait(hass)
+    assert state(hass, Platform.SENSOR, "forward_active_energy") == before
 
 
 async def test_phases_without_supply_start_disabled(

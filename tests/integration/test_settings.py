@@ -198,15 +198,24 @@ async def test_a_value_that_does_not_stick_is_an_error(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     virtual_meter.ignore_writes = True
-    for action in (
-        select(hass, "tariff", "t2"),
-        set_number(hass, "lcd_cycle_time", 3),
-        press(hass, "reset_resettable_counter"),
-        press(hass, "reset_power_down_counter"),
+    for action, written, found in (
+        (select(hass, "tariff", "t2"), "T2", "T1"),
+        (select(hass, "calculation_code", "reverse"), "04: reverse", "01: forward"),
+        (select(hass, "s0_rate", "0.1"), "0.1", "1000"),
+        (set_number(hass, "lcd_cycle_time", 3), "3 s", "10 s"),
     ):
         with pytest.raises(HomeAssistantError) as error:
             await action
         assert error.value.translation_key == "not_accepted"
+        assert f"did not accept {written}. It still has {found}" in str(error.value)
+    for action, found in (
+        (press(hass, "reset_resettable_counter"), f"{virtual_meter.day_counter:.2f} kWh"),
+        (press(hass, "reset_power_down_counter"), str(virtual_meter.power_down_counter)),
+    ):
+        with pytest.raises(HomeAssistantError) as error:
+            await action
+        assert error.value.translation_key == "not_reset"
+        assert str(error.value).endswith(f"It shows {found}")
     assert state(hass, Platform.SELECT, "tariff") == "t1"
 
 
@@ -216,7 +225,7 @@ async def test_a_silent_meter_is_an_error(
     line.silent = True
     with pytest.raises(HomeAssistantError) as error:
         await select(hass, "tariff", "t2")
-    assert error.value.translation_key == "no_answer"
+    assert error.value.translation_key == "no_answer_modbus"
     assert virtual_meter.tariff == 1
 
 

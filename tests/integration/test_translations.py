@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import json
-from operator import attrgetter
 from pathlib import Path
 import re
 from string import Formatter
@@ -14,29 +13,25 @@ import pytest
 import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
+from custom_components.klefr.config_flow import KlefrConfigFlow
 from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
+from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
     OPTIONS,
+    SEARCH_ON,
     SERIAL,
-    change_schema,
-    line_settings_schema,
-    meter_schema,
+    change_form,
+    line_settings_form,
+    meter_form,
+    search_form,
 )
-from custom_components.klefr.meter import (
-    BaudRate,
-    Counter,
-    KlefrError,
-    LinkError,
-    Parity,
-    Protocol,
-    errors,
-)
+from custom_components.klefr.flow_search import SearchSteps
+from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
-from custom_components.klefr.service_errors import Problem
 from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
@@ -50,39 +45,6 @@ ENTITIES = {
     "number": NUMBERS,
     "select": SELECTS,
     "sensor": SENSORS,
-}
-
-FAILURES = [
-    error
-    for error in vars(errors).values()
-    if isinstance(error, type) and issubclass(error, KlefrError) and hasattr(error, "key")
-]
-# What can go wrong only once a meter is known.
-LATER = {
-    "wrong_meter",
-    "invalid_value",
-    "invalid_range",
-    "not_accepted",
-    "not_acknowledged",
-    "not_moved",
-    "meter_lost",
-}
-# The same with who is to blame, where that is known.
-BLAMING = {"port_in_use_by", "address_taken_by"}
-
-# What a message may say of the failure, and of a call to an action.
-FAILURE_PLACEHOLDERS = {"port", "address", "error"}
-PLACES = {"not_moved": {"wanted", "found"}, "meter_lost": {"tried", "untried"}}
-PROBLEM_PLACEHOLDERS = {
-    "target",
-    "meter",
-    "meters",
-    "field",
-    "value",
-    "allowed",
-    "error",
-    "done",
-    "failed",
 }
 
 
@@ -133,6 +95,14 @@ def test_every_note_has_words_where_it_is_shown() -> None:
                 assert attributes[ATTR_NOTE]["state"].keys() == {note}
 
 
+def test_every_issue_has_words() -> None:
+    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
+    for issue in STRINGS["issues"].values():
+        assert issue.keys() == {"title", "description"}
+        fields = {field for text in texts(issue) for _, field, _, _ in Formatter().parse(text)}
+        assert fields - {None} <= {"address", "port", "expected", "found"}
+
+
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
     for platform in STRINGS["entity"].values():
         for entity in platform.values():
@@ -154,44 +124,6 @@ def test_what_has_no_device_class_has_an_icon(platform: str) -> None:
     }
     assert plain <= ICONS["entity"][platform].keys()
     assert ICONS["entity"][platform].keys() <= {str(d.key) for d in ENTITIES[platform]}
-
-
-@pytest.mark.parametrize(
-    "failure",
-    sorted(FAILURES, key=attrgetter("key")),
-    ids=attrgetter("key"),
-)
-def test_every_failure_has_a_message(failure: type[KlefrError]) -> None:
-    assert failure.key in STRINGS["exceptions"]
-    assert (failure.key in STRINGS["config"]["error"]) is (failure.key not in LATER)
-
-
-def test_every_message_is_of_a_failure() -> None:
-    known = {failure.key for failure in FAILURES} | BLAMING
-    assert known.isdisjoint(Problem)
-    assert STRINGS["exceptions"].keys() == known | set(Problem)
-    assert issubclass(errors.PortInUseError, LinkError)
-
-
-def test_every_issue_says_what_happened() -> None:
-    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
-    for text in texts(STRINGS["issues"]):
-        given = FAILURE_PLACEHOLDERS | {"expected", "found"}
-        assert {field for _, field, _, _ in Formatter().parse(text) if field} <= given
-
-
-def test_messages_name_only_what_they_are_given() -> None:
-    aborts = {
-        key: text
-        for key, text in STRINGS["config"]["abort"].items()
-        if key in STRINGS["exceptions"]
-    }
-    for kind in (STRINGS["exceptions"], STRINGS["config"]["error"], aborts):
-        for key, message in kind.items():
-            given = PROBLEM_PLACEHOLDERS if key in set(Problem) else FAILURE_PLACEHOLDERS
-            given = given | PLACES.get(key, set())
-            for text in texts(message):
-                assert {field for _, field, _, _ in Formatter().parse(text) if field} <= given
 
 
 def test_every_action_and_field_is_named_and_explained() -> None:
@@ -250,28 +182,40 @@ def test_wherever_code_10_can_be_locked_it_is_said_to_be_irreversible() -> None:
     assert len(places) > 6
 
 
-@pytest.mark.parametrize(("step", "schema"), [("serial", SERIAL), ("gateway", GATEWAY)])
-def test_every_field_of_a_bus_is_named_and_explained(step: str, schema: Any) -> None:
-    strings = STRINGS["config"]["step"][step]
-    assert strings["data"].keys() == strings["data_description"].keys()
-    assert strings["data"].keys() == {str(key) for key in schema.schema}
+@pytest.mark.parametrize("prefix", ["", "reach_"])
+@pytest.mark.parametrize(("step", "form"), [("serial", SERIAL), ("gateway", GATEWAY)])
+def test_every_field_of_a_bus_is_named_and_explained(prefix: str, step: str, form: Any) -> None:
+    strings = STRINGS["config"]["step"][prefix + step]
+    assert strings["data"].keys() == strings["data_description"].keys() == form.keys()
 
 
+@pytest.mark.parametrize("prefix", ["", "reach_"])
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_meter_is_named_and_explained(protocol: Protocol, port: str) -> None:
-    strings = STRINGS["config"]["step"]["mbus" if protocol is Protocol.MBUS else "modbus"]
+def test_every_field_of_a_meter_is_named_and_explained(
+    prefix: str, protocol: Protocol, port: str
+) -> None:
+    step = "mbus" if protocol is Protocol.MBUS else "modbus"
+    strings = STRINGS["config"]["step"][prefix + step]
     section = strings["sections"]["line_settings"]
-    fields = {str(key) for key in meter_schema(protocol, port).schema} - {"line_settings"}
+    fields = meter_form(protocol, port).keys() - {"line_settings"}
     assert strings["data"].keys() == strings["data_description"].keys() == fields
     assert section["data"].keys() == section["data_description"].keys()
-    assert section["data"].keys() >= {str(key) for key in line_settings_schema(protocol, port)}
+    assert section["data"].keys() >= line_settings_form(protocol, port).keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "reach_"])
+@pytest.mark.parametrize("protocol", [Protocol.MODBUS, Protocol.MBUS])
+def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: Protocol) -> None:
+    strings = STRINGS["config"]["step"][f"{prefix}search_{protocol}"]
+    form = search_form(protocol, "/dev/ttyUSB0")
+    assert strings["data"].keys() == strings["data_description"].keys() == form.keys()
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
 def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
     strings = STRINGS["config"]["step"]["change"]
-    fields = {str(field) for protocol in Protocol for field in change_schema(protocol, port).schema}
+    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
     assert strings["data"].keys() == strings["data_description"].keys()
     assert fields - strings["data"].keys() == set()
     if port.startswith("/"):
@@ -280,8 +224,54 @@ def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
 
 def test_the_options_are_named_and_explained() -> None:
     strings = STRINGS["options"]["step"]["init"]
-    assert strings["data"].keys() == strings["data_description"].keys()
-    assert strings["data"].keys() == {str(key) for key in OPTIONS.schema}
+    assert strings["data"].keys() == strings["data_description"].keys() == OPTIONS.keys()
+
+
+def test_every_step_of_the_flow_has_its_words() -> None:
+    steps = {
+        name.removeprefix("async_step_")
+        for name in vars(KlefrConfigFlow).keys()
+        | vars(SearchSteps).keys()
+        | vars(CommunicationSteps).keys()
+        if name.startswith("async_step_")
+    }
+    # These show the words of other steps, progress or how the flow ended.
+    unnamed = {
+        *("integration_discovery", "communication", "changing", "changed", "not_changed"),
+        *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
+        *("search", "search_all", "search_on"),
+    }
+    assert STRINGS["config"]["step"].keys() == steps - unnamed
+    for name, step in STRINGS["config"]["step"].items():
+        for option in step.get("menu_options", ()):
+            assert option in steps, name
+        assert (
+            step.get("menu_options", {}).keys() >= step.get("menu_option_descriptions", {}).keys()
+        )
+
+
+def test_every_dialog_about_a_known_meter_names_it() -> None:
+    config = STRINGS["config"]
+    dialogs = [
+        *(
+            step["description"]
+            for name, step in config["step"].items()
+            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+        ),
+        *(text for name, text in config["progress"].items() if name.startswith("reach_")),
+        *(config["progress"][name] for name in ("communication", "changing")),
+        *(
+            config["abort"][name]
+            for name in (
+                *("already_configured", "wrong_meter", "reconfigure_successful"),
+                *("changed", "nothing_to_change"),
+            )
+        ),
+        STRINGS["options"]["step"]["init"]["description"],
+    ]
+    assert len(dialogs) > 30
+    for text in dialogs:
+        assert "{meter}" in text
 
 
 def test_every_choice_is_named() -> None:
@@ -290,3 +280,4 @@ def test_every_choice_is_named() -> None:
     assert selector["gateway_protocol"]["options"].keys() == set(Protocol)
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
+    assert list(selector["found"]["options"]) == [SEARCH_ON]

@@ -1,7 +1,6 @@
 """A meter in software on a line in memory, in virtual time."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,18 +8,9 @@ from custom_components.klefr.meter import ModbusBus, ModbusMeter, SerialLink
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
-from simulator.virtual_time import VirtualTimeLoop
 
 PORT = "virtual://meter"
 GATEWAY = "socket://gateway:502"
-
-
-def pytest_asyncio_loop_factories(
-    item: pytest.Item,
-) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Let tests run in virtual time, but for those over what is no line in memory."""
-    real = item.get_closest_marker("real_time") is not None
-    return {"loop": asyncio.new_event_loop if real else VirtualTimeLoop}
 
 
 @pytest.fixture
@@ -54,11 +44,3 @@ async def bus(line: Line) -> AsyncIterator[ModbusBus]:
 @pytest.fixture
 async def meter(bus: ModbusBus) -> ModbusMeter:
     return await ModbusMeter.identify(bus, 1)
-
-
-@pytest.fixture(autouse=True)
-def enable_event_loop_debug() -> None:
-    """Do without asyncio's debug mode, which doubles the computing time.
-
-    The tests of the integration, which run the same code, have it.
-    """

@@ -24,6 +24,7 @@ from custom_components.klefr.meter import (
     Setting,
     SettingValue,
     Tariff,
+    WrongConfirmationError,
     WrongMeterError,
     identify,
     parse_address,
@@ -306,7 +307,7 @@ async def test_code_10_is_not_locked_without_the_meters_serial_number(
 ) -> None:
     line.requests.clear()
     for serial_number in ("", "22091040", f"{SERIAL_NUMBER} "):
-        with pytest.raises(InvalidValueError):
+        with pytest.raises(WrongConfirmationError):
             await meter.lock_calculation_code(serial_number)
     assert not line.requests
 
@@ -361,7 +362,7 @@ async def test_there_are_no_registers(meter: MBusMeter, line: Line) -> None:
 async def test_settings_are_never_told(meter: MBusMeter) -> None:
     await meter.write(Setting.TARIFF, Tariff.T2)
     assert set((await meter.read_settings()).values()) == {None}
-    assert not meter.tells_settings
+    assert not meter.reports_settings
 
 
 async def test_another_meter_in_its_place_is_neither_read_nor_set(

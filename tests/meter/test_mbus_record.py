@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 import meterbus
 import pytest
 
-from custom_components.klefr.meter import GarbledAnswerError, InvalidValueError
+from custom_components.klefr.meter import GarbledAnswerError
 from custom_components.klefr.meter.mbus.frame import FrameParser, LongFrame
 from custom_components.klefr.meter.mbus.record import (
     Function,
@@ -484,7 +484,7 @@ def test_numbers_are_written_low_byte_first(number: int, digits: int, sent: str)
 
 @pytest.mark.parametrize(("number", "digits"), [(-1, 2), (100, 2), (100_000_000, 8)])
 def test_a_number_that_does_not_fit_is_not_written(number: int, digits: int) -> None:
-    with pytest.raises(InvalidValueError):
+    with pytest.raises(ValueError, match="does not fit"):
         bcd(number, digits)
 
 

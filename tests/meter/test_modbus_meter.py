@@ -21,11 +21,13 @@ from custom_components.klefr.meter import (
     NotAcceptedError,
     NotAKlefrMeterError,
     NotReadyError,
+    NotResetError,
     Quantity,
     RefusedError,
     SerialLink,
     Setting,
     Tariff,
+    WrongConfirmationError,
     WrongMeterError,
     identify,
 )
@@ -277,7 +279,7 @@ async def test_code_10_is_not_locked_without_the_meters_serial_number(
     meter: ModbusMeter, line: Line, serial_number: str
 ) -> None:
     line.requests.clear()
-    with pytest.raises(InvalidValueError):
+    with pytest.raises(WrongConfirmationError):
         await meter.lock_calculation_code(serial_number)
     assert not line.requests
 
@@ -306,9 +308,9 @@ async def test_a_value_that_does_not_stick_is_an_error(
     with pytest.raises(NotAcceptedError) as error:
         await meter.write(Setting.TARIFF, Tariff.T2)
     assert (error.value.written, error.value.found) == (Tariff.T2, Tariff.T1)
-    with pytest.raises(NotAcceptedError):
+    with pytest.raises(NotResetError):
         await meter.reset(Counter.RESETTABLE)
-    with pytest.raises(NotAcceptedError):
+    with pytest.raises(NotResetError):
         await meter.reset(Counter.POWER_DOWN)
 
 
@@ -327,7 +329,7 @@ async def test_a_reset_that_cannot_be_seen_is_an_error(
     meter: ModbusMeter, virtual_meter: VirtualMeter
 ) -> None:
     virtual_meter.overrides[0x6049] = math.nan
-    with pytest.raises(NotAcceptedError):
+    with pytest.raises(NotResetError):
         await meter.reset(Counter.RESETTABLE)
 
 

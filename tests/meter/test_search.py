@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from custom_components.klefr.meter import (
+    BaudRate,
     Bus,
     Found,
     LinkError,
@@ -17,11 +18,15 @@ from custom_components.klefr.meter import (
     ModbusBus,
     ModbusMeter,
     ModbusTcpBus,
+    Parity as LineParity,
+    Protocol,
     Quantity,
     SerialLink,
     Step,
     identify,
+    is_bus_answered,
     search,
+    with_all_line_settings,
 )
 from simulator import mbus, modbus
 from simulator.line import Line
@@ -582,3 +587,86 @@ async def test_a_gateway_that_waits_long_for_missing_units_hides_no_meter(
         steps = [step async for step in search(bus)]
     assert [step.found.address for step in steps if step.found] == [1, 5, 6]
     assert not [step.address for step in steps if step.several]
+
+
+# All line settings
+
+
+@pytest.mark.parametrize("protocol", [Protocol.MODBUS, Protocol.MBUS])
+def test_all_line_settings_are_tried_once_the_likely_ones_first(protocol: Protocol) -> None:
+    chosen = SerialLink(port=PORT, baud_rate=BaudRate.B1200)
+    links = with_all_line_settings(chosen, protocol)
+    assert links[0] == chosen
+    assert len(links) == len(set(links))
+    assert {link.port for link in links} == {PORT}
+    settings = [(link.baud_rate, link.parity) for link in links]
+    if protocol is Protocol.MBUS:
+        assert set(settings) == {(rate, LineParity.EVEN) for rate in BaudRate}
+        assert [rate for rate, _ in settings[1:]] == [9600, 2400, 4800, 600, 300]
+    else:
+        assert set(settings) == {(rate, parity) for rate in BaudRate for parity in LineParity}
+        assert settings[1:3] == [(9600, LineParity.EVEN), (9600, LineParity.NONE)]
+        assert settings[-1] == (300, LineParity.ODD)
+
+
+async def answered(bus: Bus) -> bool:
+    async with bus:
+        return await is_bus_answered(bus)
+
+
+@pytest.mark.parametrize(("address", "expected"), [(1, True), (10, True), (11, False)])
+async def test_a_modbus_line_is_answered_by_a_meter_at_a_likely_address(
+    address: int, expected: bool
+) -> None:
+    async with modbus.serve(modbus_meter("22091039", address), virtual=PORT, baud_rate=1200):
+        link = SerialLink(port=PORT, baud_rate=BaudRate.B1200)
+        assert await answered(ModbusBus(link)) is expected
+        assert not await answered(ModbusBus(SerialLink(port=PORT)))
+
+
+async def test_a_modbus_line_is_answered_by_whatever_answers() -> None:
+    other = modbus_meter("22091039", 4)
+    other.overrides[SERIAL_NUMBER_REGISTER] = 0xABCDEF01
+    async with modbus.serve(other, virtual=PORT):
+        assert await answered(ModbusBus(SerialLink(port=PORT)))
+    twins = [modbus_meter("22091039", 4), modbus_meter("22091040", 4)]
+    async with modbus.serve(*twins, virtual=PORT):
+        assert await answered(ModbusBus(SerialLink(port=PORT)))
+
+
+@pytest.mark.parametrize("meters", [1, 2, 5])
+async def test_an_m_bus_line_is_answered_by_any_number_of_meters(meters: int) -> None:
+    served = [mbus_meter(f"2209100{number}", 20 + number) for number in range(meters)]
+    async with mbus.serve(*served, virtual=PORT, baud_rate=2400) as line:
+        link = SerialLink(port=PORT, baud_rate=BaudRate.B2400)
+        assert not await answered(MBusBus(SerialLink(port=PORT)))
+        line.requests.clear()
+        async with MBusBus(link) as bus:
+            assert await is_bus_answered(bus)
+            assert len(line.requests) == 1
+            for meter in served:
+                found = await identify(bus, meter.address)
+                assert found.identity.serial_number == meter.serial_number
+
+
+async def test_an_m_bus_line_is_answered_by_meters_that_take_a_selection_only() -> None:
+    class NoBroadcast:
+        def __init__(self) -> None:
+            self._face = MBusFace([mbus_meter("22091039"), mbus_meter("31091040", 3)])
+
+        async def hear(self, frame: bytes, line: Line) -> bytes:
+            return b"" if frame[2] == 254 else await self._face.hear(frame, line)
+
+    async with VirtualLine(NoBroadcast(), port=PORT, baud_rate=9600, parity=Parity.EVEN) as line:
+        assert await answered(MBusBus(SerialLink(port=PORT)))
+        await assert_nobody_is_selected(line)
+        line.silent = True
+        assert not await answered(MBusBus(SerialLink(port=PORT)))
+
+
+@pytest.mark.parametrize("bus_type", [ModbusBus, MBusBus])
+async def test_whether_a_line_that_is_gone_is_answered_is_not_known(
+    bus_type: type[ModbusBus | MBusBus],
+) -> None:
+    with pytest.raises(LinkError):
+        await answered(bus_type(SerialLink(port=PORT)))

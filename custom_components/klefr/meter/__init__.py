@@ -5,6 +5,9 @@ from .errors import (
     AddressTakenError,
     CommunicationError,
     GarbledAnswerError,
+    HostNotFoundError,
+    HostRefusedError,
+    HostSilentError,
     InvalidAddressError,
     InvalidRangeError,
     InvalidValueError,
@@ -19,12 +22,15 @@ from .errors import (
     NotAKlefrMeterError,
     NotMovedError,
     NotReadyError,
+    NotResetError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
     RefusedError,
+    WrongConfirmationError,
     WrongMeterError,
 )
+from .guarded import GuardedReader
 from .link import (
     BaudRate,
     Parity,
@@ -58,7 +64,8 @@ from .model import (
 )
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
-from .search import Found, Step, search
+from .search import Found, Step, is_bus_answered, search, with_all_line_settings
+from .verdict import Decision, Jump, Memory, Moment, Verdict
 
 __all__ = [
     "BUSES",
@@ -74,18 +81,25 @@ __all__ = [
     "Communication",
     "CommunicationError",
     "Counter",
+    "Decision",
     "Direction",
     "Found",
     "GarbledAnswerError",
+    "GuardedReader",
+    "HostNotFoundError",
+    "HostRefusedError",
+    "HostSilentError",
     "Identity",
     "InvalidAddressError",
     "InvalidRangeError",
     "InvalidValueError",
+    "Jump",
     "KlefrError",
     "LineSettingsError",
     "LinkError",
     "MBusBus",
     "MBusMeter",
+    "Memory",
     "Meter",
     "MeterAccess",
     "MeterLostError",
@@ -94,6 +108,7 @@ __all__ = [
     "ModbusMeter",
     "ModbusTcpBus",
     "Model",
+    "Moment",
     "NeverSilentError",
     "NoAnswerError",
     "NotAKlefrMeterError",
@@ -101,6 +116,7 @@ __all__ = [
     "NotAcknowledgedError",
     "NotMovedError",
     "NotReadyError",
+    "NotResetError",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -117,6 +133,8 @@ __all__ = [
     "Step",
     "Tariff",
     "Value",
+    "Verdict",
+    "WrongConfirmationError",
     "WrongMeterError",
     "check_free",
     "check_serial_number",
@@ -124,6 +142,7 @@ __all__ = [
     "find",
     "gateway_port",
     "identify",
+    "is_bus_answered",
     "is_gateway",
     "is_secondary_address",
     "move",
@@ -131,4 +150,5 @@ __all__ = [
     "possible_communications",
     "search",
     "split_gateway_port",
+    "with_all_line_settings",
 ]

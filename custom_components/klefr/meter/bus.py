@@ -198,6 +198,7 @@ class OwnBus(Bus):
             if answer.done():
                 return await answer
         except OSError as err:
+            answer.cancel()
             listener.fail(LinkError(f"The link failed: {err}"))
             raise self._failed(LinkError(f"The link failed: {err}")) from err
         except LinkError as err:
@@ -290,14 +291,17 @@ class _Listener(asyncio.Protocol):
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
         self._silence = silence
-        self._network = "://" in link.port
+        self._over_network = link.over_network
         self._paused: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._receive: Callable[[bytes], None] | None = None
         self._answer: asyncio.Future[Any] | None = None
 
     def listen(self, receive: Callable[[bytes], None], answer: asyncio.Future[Any]) -> None:
-        """Hand over what arrives. The answer fails with the link; raises LinkError if that has."""
+        """Hand over what arrives. The answer fails with the link.
+
+        Raises LinkError if that has failed already.
+        """
         if self.failure is not None:
             raise self.failure
         self._receive, self._answer = receive, answer
@@ -310,7 +314,7 @@ class _Listener(asyncio.Protocol):
     def pause(self, characters: int) -> None:
         """Read nothing until the last of so many characters arrive."""
         waiting = (characters - LAST_CHARACTERS) * self._character_time
-        if waiting > 0 and self._paused is None and not self._network:
+        if waiting > 0 and self._paused is None and not self._over_network:
             assert self._transport is not None
             self._transport.pause_reading()
             seconds = min(waiting, LONGEST_PAUSE)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .model import Communication
+from .link import Protocol, SerialLink
+from .model import Communication, Counter, Setting, SettingValue
 
 
 class KlefrError(Exception):
@@ -37,10 +38,35 @@ class PortInUseError(LinkError):
     key = "port_in_use"
 
 
+class HostNotFoundError(LinkError):
+    """The network does not know the name of the gateway or the serial proxy."""
+
+    key = "host_not_found"
+
+
+class HostRefusedError(LinkError):
+    """The gateway or the serial proxy refuses the connection."""
+
+    key = "host_refused"
+
+
+class HostSilentError(LinkError):
+    """The gateway or the serial proxy does not answer, or cannot be reached."""
+
+    key = "host_silent"
+
+
 class LineSettingsError(LinkError):
     """The port is open already, with another protocol or other line settings."""
 
     key = "line_settings_in_use"
+
+    def __init__(self, *, protocol: Protocol, used: SerialLink, wanted: SerialLink) -> None:
+        """Keep the protocol and the line settings in force, and the line settings wanted."""
+        super().__init__(f"{protocol} is spoken with {used}, so {wanted} cannot be opened")
+        self.protocol = protocol
+        self.used = used
+        self.wanted = wanted
 
 
 class NeverSilentError(LinkError):
@@ -105,14 +131,26 @@ class InvalidValueError(KlefrError):
 
     key = "invalid_value"
 
+    def __init__(self, setting: Setting, value: SettingValue) -> None:
+        """Keep the setting and the value."""
+        super().__init__(f"{setting} cannot be set to {value!r}")
+        self.setting = setting
+        self.value = value
 
-class InvalidAddressError(InvalidValueError):
+
+class WrongConfirmationError(KlefrError):
+    """The serial number that confirms an irreversible change is not that of the meter."""
+
+    key = "wrong_serial_number"
+
+
+class InvalidAddressError(KlefrError):
     """No meter can have this address."""
 
     key = "invalid_address"
 
 
-class InvalidRangeError(InvalidValueError):
+class InvalidRangeError(KlefrError):
     """The meter does not have all of these registers."""
 
     key = "invalid_range"
@@ -123,10 +161,25 @@ class NotAcceptedError(KlefrError):
 
     key = "not_accepted"
 
-    def __init__(self, *, written: object, found: object) -> None:
-        """Keep what was written and what the meter holds."""
-        super().__init__(f"Wrote {written}, but the meter holds {found}")
+    def __init__(
+        self, setting: Setting, *, written: SettingValue, found: SettingValue | None
+    ) -> None:
+        """Keep what was written and what the meter holds, None if it holds no valid value."""
+        super().__init__(f"{setting} was set to {written!r}, but the meter holds {found!r}")
+        self.setting = setting
         self.written = written
+        self.found = found
+
+
+class NotResetError(KlefrError):
+    """The meter acknowledged the reset of a counter, but the counter goes on from its value."""
+
+    key = "not_reset"
+
+    def __init__(self, counter: Counter, *, found: float | None) -> None:
+        """Keep what the counter holds, None if it holds no valid value."""
+        super().__init__(f"The {counter} counter was reset, but holds {found}")
+        self.counter = counter
         self.found = found
 
 
@@ -134,6 +187,12 @@ class NotAcknowledgedError(KlefrError):
     """The meter can be read, but did not acknowledge what was sent to it."""
 
     key = "not_acknowledged"
+
+
+class CodeNotAcknowledgedError(NotAcknowledgedError):
+    """The meter did not acknowledge a calculation code. One that has code 10 never does."""
+
+    key = "code_not_acknowledged"
 
 
 class AddressTakenError(KlefrError):

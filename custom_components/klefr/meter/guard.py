@@ -395,10 +395,12 @@ def _blame(
 def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> bool:
     """Tell whether an answer says the same as the one before."""
     seconds = said.at.monotonic - doubt.at.monotonic
-    if seconds > LONGEST_SILENCE or said.broken != doubt.broken:
+    if seconds > LONGEST_SILENCE:
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
+    if said.broken != doubt.broken:
+        return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
     return not fallen and _is_near(quantity, new, old, limits.confirmed, seconds)

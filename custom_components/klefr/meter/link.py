@@ -52,12 +52,17 @@ class SerialLink:
         bits = 10 if self.parity is Parity.NONE else 11
         return bits / self.baud_rate
 
+    @property
+    def over_network(self) -> bool:
+        """Whether the port is a gateway, or is shared by a serial proxy."""
+        return "://" in self.port
+
     def latency(self, characters: int) -> float:
         """Return the seconds by which an answer of so many characters may arrive late.
 
         A UART passes on what it receives in pieces, and many gateways only pass on a whole answer.
         """
-        if "://" in self.port:
+        if self.over_network:
             return 0.3 + characters * self.character_time
         return 0.05 + min(characters, UART_PIECE) * self.character_time
 

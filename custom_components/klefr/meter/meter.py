@@ -36,7 +36,7 @@ class Meter(ABC):
     """The counters that can be reset."""
     registers: Sequence[range]
     """The addresses of the register map, in blocks. Empty over M-Bus."""
-    tells_settings: bool
+    reports_settings: bool
     """Whether the meter reports its settings. If not, all that is known of a setting is the value
     that was last written."""
 

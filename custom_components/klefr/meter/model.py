@@ -14,7 +14,7 @@ class Model(StrEnum):
     """The models that have a bus (manual, section 5)."""
 
     KLEFR_6933_OR_6943 = "6933/6943"
-    """Over M-Bus these two models cannot be told apart."""
+    """Over M-Bus these two models report the same."""
     KLEFR_6934 = "6934"
     KLEFR_6944 = "6944"
 

@@ -4,16 +4,27 @@ import asyncio
 from collections.abc import Callable
 import errno
 import os
+import socket
 import termios
 from typing import Final
 
 import serialx
 
-from .errors import LinkError, PortInUseError, PortNotFoundError, PortPermissionError
+from .errors import (
+    HostNotFoundError,
+    HostRefusedError,
+    HostSilentError,
+    LinkError,
+    PortInUseError,
+    PortNotFoundError,
+    PortPermissionError,
+)
 from .link import Parity, SerialLink
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds."""
+
+UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 
 PARITIES: Final = {
     Parity.EVEN: serialx.Parity.EVEN,
@@ -42,14 +53,27 @@ async def open_link(
                 baudrate=link.baud_rate,
                 parity=parity,
             )
-    except FileNotFoundError as err:
-        raise PortNotFoundError(f"{link.port} does not exist") from err
-    except PermissionError as err:
-        raise PortPermissionError(f"{link.port} may not be opened") from err
-    except OSError as err:
-        if err.errno == errno.EBUSY:
-            raise PortInUseError(f"{link.port} is in use") from err
-        raise LinkError(f"{link.port} cannot be opened: {err}") from err
-    except (serialx.SerialException, termios.error, ValueError) as err:
-        raise LinkError(f"{link.port} cannot be opened: {err}") from err
+    except (OSError, serialx.SerialException, termios.error, ValueError) as err:
+        raise _failure(link, err) from err
     return transport
+
+
+def _failure(link: SerialLink, err: Exception) -> LinkError:
+    """Return the error that says why a port cannot be opened."""
+    match err:
+        # What the network cannot look up may already fail to be written as a name.
+        case socket.gaierror() | UnicodeError():
+            return HostNotFoundError(f"The host of {link.port} is not known")
+        case ConnectionRefusedError():
+            return HostRefusedError(f"{link.port} refuses the connection")
+        case TimeoutError() if link.over_network:
+            return HostSilentError(f"{link.port} does not answer")
+        case OSError() if err.errno in UNREACHABLE:
+            return HostSilentError(f"{link.port} cannot be reached")
+        case FileNotFoundError():
+            return PortNotFoundError(f"{link.port} does not exist")
+        case PermissionError():
+            return PortPermissionError(f"There is no permission to open {link.port}")
+        case OSError() if err.errno == errno.EBUSY:
+            return PortInUseError(f"{link.port} is in use")
+    return LinkError(f"{link.port} cannot be opened: {err}")

@@ -1,11 +1,12 @@
-"""Find all meters on a bus, by all kinds of address.
+"""Find all meters on a bus, by all kinds of address, and the line settings that they have.
 
 A search is a generator of steps. Between two steps others can use the bus. A search that is closed
 sends nothing more.
 """
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from .bus import Bus
@@ -16,12 +17,31 @@ from .errors import (
     NotReadyError,
     RefusedError,
 )
+from .link import BaudRate, Parity, Protocol, SerialLink
 from .mbus import PRIMARY_ADDRESSES, MBusBus
 from .mbus.bus import SecondaryAddress, Target
 from .mbus.meter import MANUFACTURERS, identity_of
 from .modbus import MODBUS_ADDRESSES, ModbusLine, ModbusMeter
 from .model import NO_SERIAL_NUMBER, Identity
 from .protocols import identify
+
+# What a meter is set to, the likeliest first: what the factory sets, and what is usual in the field.
+MODBUS_BAUD_RATES: Final = tuple(reversed(BaudRate))
+MBUS_BAUD_RATES: Final = (
+    BaudRate.B9600,
+    BaudRate.B2400,
+    BaudRate.B4800,
+    BaudRate.B1200,
+    BaudRate.B600,
+    BaudRate.B300,
+)
+LIKELY_LINE_SETTINGS: Final[Mapping[Protocol, tuple[Sequence[BaudRate], Sequence[Parity]]]] = {
+    Protocol.MODBUS: (MODBUS_BAUD_RATES, (Parity.EVEN, Parity.NONE, Parity.ODD)),
+    Protocol.MBUS: (MBUS_BAUD_RATES, (Parity.EVEN,)),
+}
+
+# Where there is a meter on Modbus, there is nearly always one at one of these.
+LIKELY_ADDRESSES: Final = range(1, 11)
 
 FACTORY_ADDRESS: Final = 0
 DIGITS: Final = "0123456789"
@@ -53,6 +73,37 @@ class Step:
     found: Found | None = None
     several: bool = False
     """Whether several meters answered at this one address."""
+
+
+def with_all_line_settings(link: SerialLink, protocol: Protocol) -> list[SerialLink]:
+    """Return a link, then its port with all other line settings of a protocol.
+
+    The likelier ones come first: those that differ least from what is likeliest.
+    """
+    baud_rates, parities = LIKELY_LINE_SETTINGS[protocol]
+    ranked = sorted(
+        product(enumerate(baud_rates), enumerate(parities)),
+        key=lambda ranks: (ranks[0][0] + ranks[1][0], ranks[0][0]),
+    )
+    links = [
+        replace(link, baud_rate=baud_rate, parity=parity) for (_, baud_rate), (_, parity) in ranked
+    ]
+    return list(dict.fromkeys([link, *links]))
+
+
+async def is_bus_answered(bus: Bus) -> bool:
+    """Return whether anything answers with the line settings of a bus, without a long search.
+
+    Meters on Modbus cannot be asked all at once, so some are missed that are at unlikely
+    addresses. Raises LinkError.
+    """
+    if isinstance(bus, MBusBus):
+        return await bus.is_answered()
+    assert isinstance(bus, ModbusLine)
+    for unit in LIKELY_ADDRESSES:
+        if await ModbusMeter.is_answered(bus, unit):
+            return True
+    return False
 
 
 def search(bus: Bus) -> AsyncGenerator[Step]:

@@ -15,7 +15,7 @@ from ..errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
 )
-from ..link import Protocol, SerialLink
+from ..link import UART_PIECE, Protocol, SerialLink
 from .frame import (
     FRAME_COUNT_BIT,
     Acknowledgement,
@@ -70,7 +70,7 @@ class SecondaryAddress:
         )
 
     def selects(self, data: bytes) -> bool:
-        """Tell whether an answer with this data is from a meter that is selected."""
+        """Return whether an answer with this data is from a meter that is selected."""
         identification = data[:4][::-1].hex().upper()
         return len(identification) == len(self.identification) and all(
             wanted in ("F", digit)
@@ -78,13 +78,15 @@ class SecondaryAddress:
         )
 
 
+ANY_METER: Final = SecondaryAddress(identification="F" * 8)
+
 type Target = int | SecondaryAddress
 """A primary address, 0 to 250, or a secondary one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What a meter is told to do."""
+    """What a meter has to do."""
 
     information: ControlInformation = ControlInformation.DATA_SEND
     data: bytes = b""
@@ -146,6 +148,37 @@ class MBusBus(OwnBus):
         except GarbledAnswerError as err:
             raise NotAKlefrMeterError("It answers without a header") from err
 
+    async def is_answered(self) -> bool:
+        """Ask all meters at once, to see whether any has the line settings of this bus.
+
+        Their answers collide, so whatever arrives is one.
+        """
+        async with self._turn:
+            await self._open()
+            self._next_count_bits.clear()
+            try:
+                await self._exchange(
+                    ShortFrame(
+                        control=Control.REQ_UD2, address=SpecialAddress.EVERYBODY_ANSWERS
+                    ).encode(),
+                    FrameParser(),
+                    lambda frame: True,
+                    delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
+                    slack=0.0,
+                    length=UART_PIECE,
+                )
+            except NoAnswerError:
+                pass
+            except GarbledAnswerError:
+                return True
+            else:
+                return True
+        # Some do not answer that. A selection is acknowledged by all that it selects.
+        try:
+            return await self.find(ANY_METER) is not None
+        except GarbledAnswerError, NotAKlefrMeterError:
+            return True
+
     async def write(self, target: Target, command: Command, check: Check) -> None:
         """Send a command to a meter, and have it acknowledged.
 
@@ -155,7 +188,7 @@ class MBusBus(OwnBus):
         async with self._reached(target) as address:
             check([answer.telegram for answer in await self._read_out(target, address)])
             await self._send(address, command)
-            # From now on somebody else may have the address.
+            # From now on another meter may have the address.
             del self._next_count_bits[address]
 
     @asynccontextmanager
@@ -164,7 +197,7 @@ class MBusBus(OwnBus):
     ) -> AsyncIterator[int]:
         """Take a turn on the line, and say at which primary address the meter answers.
 
-        A request is put on the line `attempts` times, or as often as the meter is worth it.
+        A request is sent up to `attempts` times, or as often as `_patience` says.
         `slack` is what adapters may take on top of what is usual, in seconds.
         """
         address = target if isinstance(target, int) else SpecialAddress.SELECTED
@@ -204,7 +237,7 @@ class MBusBus(OwnBus):
         self._next_count_bits[SpecialAddress.SELECTED] = True
 
     async def _deselect(self) -> None:
-        # Whoever does not hear it is deselected by the next selection.
+        # A meter that does not hear it is deselected by the next selection.
         self._maybe_selected = False
         with suppress(KlefrError):
             await self._send_once(
@@ -234,7 +267,7 @@ class MBusBus(OwnBus):
         def is_answer(frame: Frame) -> bool:
             if not isinstance(frame, LongFrame) or frame.control & ~STATION_BITS != Control.RSP_UD:
                 return False
-            # A late answer of another meter is told apart by whose it is.
+            # A late answer of another meter has another address.
             if isinstance(target, SecondaryAddress):
                 return target.selects(frame.data)
             return frame.address == target
@@ -267,7 +300,7 @@ class MBusBus(OwnBus):
         return control | FRAME_COUNT_BIT if self._next_count_bits[address] else control
 
     async def _repeat(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
-        """Put a request on the line until it is answered, as often as the meter is worth it.
+        """Send a request until it is answered, up to `_attempts` times.
 
         The frame count bit stays the same, so a meter whose answer was lost sends it again
         and does nothing twice.

@@ -20,7 +20,7 @@ EXACT: Final = Context(prec=200)
 
 
 def integer(content: bytes) -> Decimal:
-    """Read a signed integer, as integers are unless their VIF says otherwise."""
+    """Read a signed integer. Integers are signed unless their VIF says that they are not."""
     return Decimal(int.from_bytes(content, "little", signed=True))
 
 

@@ -10,12 +10,15 @@ import re
 from typing import Any, Final, Self, override
 
 from ..errors import (
+    CodeNotAcknowledgedError,
     GarbledAnswerError,
     InvalidAddressError,
     InvalidRangeError,
     InvalidValueError,
     NoAnswerError,
+    NotAcknowledgedError,
     NotAKlefrMeterError,
+    WrongConfirmationError,
 )
 from ..link import BaudRate, Parity
 from ..meter import Meter, check_serial_number, confirmed
@@ -43,7 +46,7 @@ from .vif import Unit
 
 PRIMARY_ADDRESSES: Final = range(251)
 
-# Inepro Metering, and how firmwares send it that swap the bytes.
+# Inepro Metering. Some firmware sends the bytes in the other order.
 MANUFACTURERS: Final = (0x25CD, 0xCD25)
 
 # The function says which way energy flowed (manual, appendix 2.2).
@@ -94,14 +97,14 @@ RESETS: Final[Mapping[Counter, Command]] = {
 
 
 def is_secondary_address(text: str) -> bool:
-    """Tell whether a text has the 8 digits of a secondary address, which are not all zeros."""
+    """Return whether a text has the 8 digits of a secondary address, which are not all zeros."""
     return re.fullmatch("[0-9]{8}", text) is not None and text != NO_SERIAL_NUMBER
 
 
 def parse_address(text: str) -> int | str:
-    """Tell a primary address, 0 to 250, from a secondary one, which has 8 digits.
+    """Return a primary address, 0 to 250, as a number, and a secondary one as its 8 digits.
 
-    Raises InvalidAddressError for what is neither.
+    Raises InvalidAddressError if it is neither.
     """
     address = text.strip()
     if is_secondary_address(address):
@@ -125,7 +128,7 @@ class MBusMeter(Meter):
     settings = WRITABLE
     counters = frozenset(RESETS)
     registers = ()
-    tells_settings = False
+    reports_settings = False
 
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -135,7 +138,7 @@ class MBusMeter(Meter):
 
     @staticmethod
     async def is_answered(bus: MBusBus, address: int | str, *, attempts: int = 1) -> bool:
-        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        """Ask whether a device answers at the address, or several at once. Raises LinkError."""
         target = address if isinstance(address, int) else SecondaryAddress(identification=address)
         try:
             return await bus.find(target, attempts=attempts) is not None
@@ -194,15 +197,14 @@ class MBusMeter(Meter):
     @override
     async def write(self, setting: Setting, value: SettingValue) -> None:
         if value not in WRITABLE.get(setting, ()):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._send(COMMANDS[setting](value))
+            raise InvalidValueError(setting, value)
+        await self._set(setting, value)
 
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
-            raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
-        command = COMMANDS[Setting.CALCULATION_CODE](LOCKED_CODE)
-        await self._send(command)
+            raise WrongConfirmationError(f"The meter is {self.identity.serial_number}")
+        await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override
     async def reset(self, counter: Counter) -> None:
@@ -222,8 +224,8 @@ class MBusMeter(Meter):
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
         allowed = COMMUNICATION.get(setting)
         if allowed is None or not allowed(value):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
-        await self._send(COMMANDS[setting](value))
+            raise InvalidValueError(setting, value)
+        await self._set(setting, value)
 
     @override
     async def dump(self, registers: range | None = None) -> Mapping[str, Any]:
@@ -246,6 +248,14 @@ class MBusMeter(Meter):
             ],
             "values": {str(quantity): value for quantity, value in values.items()},
         }
+
+    async def _set(self, setting: Setting, value: SettingValue) -> None:
+        try:
+            await self._send(COMMANDS[setting](value))
+        except NotAcknowledgedError as err:
+            if setting is Setting.CALCULATION_CODE:
+                raise CodeNotAcknowledgedError(str(err)) from err
+            raise
 
     async def _send(self, command: Command) -> None:
         await confirmed(partial(self._bus.write, self._target, command, self._check))

@@ -8,7 +8,7 @@ import re
 import struct
 from typing import Final
 
-from ..errors import GarbledAnswerError, InvalidValueError
+from ..errors import GarbledAnswerError
 from .data import (
     DATA_FIELDS,
     EXACT,
@@ -141,11 +141,11 @@ def parse(data: bytes) -> Telegram:
 def bcd(number: int, digits: int) -> bytes:
     """Write a number with an even count of decimal digits, low byte first.
 
-    Raises InvalidValueError if it does not fit.
+    Raises ValueError if it does not fit.
     """
     text = f"{number:0{digits}d}"
     if number < 0 or len(text) > digits:
-        raise InvalidValueError(f"{number} does not fit into {digits} digits")
+        raise ValueError(f"{number} does not fit into {digits} digits")
     return bytes.fromhex(text)[::-1]
 
 

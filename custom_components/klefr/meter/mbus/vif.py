@@ -33,7 +33,7 @@ class Unit(StrEnum):
 
 
 class Meaning(Enum):
-    """What a record's value tells, as far as its unit does not."""
+    """What a record's value means, where its unit does not say so."""
 
     ENERGY = auto()
     POWER = auto()

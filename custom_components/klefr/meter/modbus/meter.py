@@ -14,7 +14,9 @@ from ..errors import (
     InvalidValueError,
     NotAcceptedError,
     NotAKlefrMeterError,
+    NotResetError,
     RefusedError,
+    WrongConfirmationError,
 )
 from ..link import BaudRate, Parity
 from ..meter import Meter, check_serial_number, confirmed
@@ -120,7 +122,7 @@ class ModbusMeter(Meter):
     settings = WRITABLE
     counters = frozenset(COUNTERS)
     registers = BLOCKS
-    tells_settings = True
+    reports_settings = True
 
     def __init__(self, bus: ModbusLine, address: int, cuts: frozenset[int]) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -132,7 +134,7 @@ class ModbusMeter(Meter):
 
     @staticmethod
     async def is_answered(bus: ModbusLine, address: int, *, attempts: int = 1) -> bool:
-        """Ask whether anybody answers at the address, or several at once. Raises LinkError."""
+        """Ask whether a device answers at the address, or several at once. Raises LinkError."""
         return await bus.probe(
             address, SERIAL_NUMBER.address, SERIAL_NUMBER.form.length, attempts=attempts
         )
@@ -200,13 +202,13 @@ class ModbusMeter(Meter):
     @override
     async def write(self, setting: Setting, value: SettingValue) -> None:
         if value not in WRITABLE.get(setting, ()):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+            raise InvalidValueError(setting, value)
         await self._set(setting, value)
 
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
-            raise InvalidValueError(f"{serial_number!r} is not the meter's serial number")
+            raise WrongConfirmationError(f"The meter is {self.identity.serial_number}")
         await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override
@@ -217,7 +219,7 @@ class ModbusMeter(Meter):
         found = (await self._read_own_values((quantity,)))[quantity]
         # It may have counted on already.
         if found is None or (before and found >= before):
-            raise NotAcceptedError(written=0, found=found)
+            raise NotResetError(counter, found=found)
 
     @override
     async def read_communication(self) -> Communication:
@@ -232,7 +234,7 @@ class ModbusMeter(Meter):
     @override
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
         if value not in COMMUNICATION.get(setting, ()):
-            raise InvalidValueError(f"{setting} may not be set to {value!r}")
+            raise InvalidValueError(setting, value)
         await self._read_own_values(())
         await self._write(REGISTERS[setting], value)
 
@@ -271,7 +273,7 @@ class ModbusMeter(Meter):
         await self._write(REGISTERS[setting], value)
         found = (await self._read_own_values((setting,)))[setting]
         if found != value:
-            raise NotAcceptedError(written=value, found=found)
+            raise NotAcceptedError(setting, written=value, found=found)
 
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
         """Read values together with the serial number that says whose they are."""
@@ -400,7 +402,7 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
 
 
 def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
-    """Return the identity with the currents that the meter reports, which also tell the model."""
+    """Return the identity with the currents that the meter reports, which also show the model."""
     ratio: int = values[Identifier.CT_RATIO]
     rated_current: int = values[Identifier.RATED_CURRENT]
     transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT

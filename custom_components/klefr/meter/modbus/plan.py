@@ -21,7 +21,7 @@ class Block:
 
 
 def _map_block(address: int) -> int:
-    """Tell the blocks of the map apart; within one there is a register at every address."""
+    """Return what is the same for all addresses of one block of the map, which has no gaps."""
     return address & 0xF000
 
 

@@ -30,7 +30,7 @@ TWO_WORDS = struct.Struct(">2H")
 
 
 class Identifier(StrEnum):
-    """Registers that tell who the meter is."""
+    """Registers that say which meter it is."""
 
     SERIAL_NUMBER = "serial_number"
     METER_CODE = "meter_code"
