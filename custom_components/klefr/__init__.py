@@ -1,8 +1,10 @@
 """KLEFR energy meters."""
 
+from functools import partial
+
 from homeassistant.const import CONF_ADDRESS, Platform
 from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+from homeassistant.exceptions import ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
@@ -16,7 +18,7 @@ from .coordinator import (
     energies_store,
     written_store,
 )
-from .meter import KlefrError, WrongMeterError, identify
+from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
 from .services import async_setup_services
 from .shared_buses import async_hold_bus
 from .wording import async_translation
@@ -42,12 +44,10 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     """Set up a meter."""
     try:
         await async_follow_change(hass, entry)
-        meter = await identify(await async_hold_bus(hass, entry), entry.data[CONF_ADDRESS])
-        if meter.identity.serial_number != entry.unique_id:
-            raise WrongMeterError(expected=str(entry.unique_id), found=meter.identity.serial_number)
+        bus = await async_hold_bus(hass, entry)
+        meter = await confirmed(partial(_async_identify, bus, entry))
     except KlefrError as err:
-        failure = ConfigEntryError if isinstance(err, WrongMeterError) else ConfigEntryNotReady
-        raise failure(**async_translation(hass, entry.data, err)) from err
+        raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
@@ -55,6 +55,13 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     entry.runtime_data = KlefrData(meter=meter, readings=readings, settings=settings)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     return True
+
+
+async def _async_identify(bus: Bus, entry: KlefrConfigEntry) -> Meter:
+    """Return the entry's meter if it is the one that answers. Raises KlefrError."""
+    meter = await identify(bus, entry.data[CONF_ADDRESS])
+    check_serial_number(expected=str(entry.unique_id), found=meter.identity.serial_number)
+    return meter
 
 
 async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:

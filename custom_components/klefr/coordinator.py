@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, override
+from functools import partial
+from typing import Any, Final, override
 
-from homeassistant.config_entries import ConfigEntry, ConfigEntryState
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
@@ -42,6 +44,8 @@ from .meter import (
     WrongMeterError,
 )
 from .wording import async_translation, port_name
+
+ISSUE_WRONG_METER: Final = "wrong_meter"
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -102,15 +106,8 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
     def _async_translated[ErrorT: HomeAssistantError](
         self, error: KlefrError, raised: type[ErrorT]
     ) -> ErrorT:
-        """Return what went wrong with the meter as an error in the user's language.
-
-        When a different meter answers, the entry is loaded again. That ends with this error on
-        the entry's card, while polling would go on with the wrong meter.
-        """
-        entry = self.config_entry
-        if isinstance(error, WrongMeterError) and entry.state is ConfigEntryState.LOADED:
-            self.hass.config_entries.async_schedule_reload(entry.entry_id)
-        return raised(**async_translation(self.hass, entry.data, error))
+        """Return what went wrong with the meter as an error in the user's language."""
+        return raised(**async_translation(self.hass, self.config_entry.data, error))
 
 
 def energies_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
@@ -132,11 +129,41 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         self._next_store = 0.0
         self.suspect_readings = 0
         """How many readings had an energy that could not be true, since Home Assistant started."""
+        self._wrong_meter_issue = f"{ISSUE_WRONG_METER}_{entry.entry_id}"
+        entry.async_on_unload(partial(ir.async_delete_issue, hass, DOMAIN, self._wrong_meter_issue))
 
     @override
     async def _async_setup(self) -> None:
         self._reader.memory = Memory.from_json(await self._store.async_load())
         self.config_entry.async_on_unload(self._async_store)
+
+    @override
+    async def _async_update_data(self) -> Readings:
+        try:
+            readings = await super()._async_update_data()
+        except UpdateFailed as err:
+            if isinstance(err.__cause__, WrongMeterError):
+                self._async_report_wrong_meter(err.__cause__)
+            raise
+        ir.async_delete_issue(self.hass, DOMAIN, self._wrong_meter_issue)
+        return readings
+
+    @callback
+    def _async_report_wrong_meter(self, error: WrongMeterError) -> None:
+        """Say in Home Assistant's repairs that a different meter answers.
+
+        Polling goes on: the entry's own meter may come back.
+        """
+        translation = async_translation(self.hass, self.config_entry.data, error)
+        ir.async_create_issue(
+            self.hass,
+            DOMAIN,
+            self._wrong_meter_issue,
+            is_fixable=False,
+            severity=ir.IssueSeverity.ERROR,
+            translation_key=ISSUE_WRONG_METER,
+            translation_placeholders=translation["translation_placeholders"],
+        )
 
     @override
     async def _async_read(self) -> Readings:
@@ -291,7 +318,6 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
                     await self._async_remember(setting, value)
         finally:
             await self.async_refresh()
-        # Only now, because this may load the entry again.
         return {
             setting: self._async_translated(err, HomeAssistantError)
             for setting, err in failures.items()

@@ -454,8 +454,6 @@ async def test_nothing_is_written_to_another_meter_in_its_place(
         "lcd_cycle_time": "wrong_meter",
     }
     assert other_meter.tariff == 1
-    await hass.async_block_till_done()
-    assert meters[OTHER].error_reason_translation_key == "wrong_meter"
 
 
 # --- Counters -----------------------------------------------------------------------------

@@ -544,11 +544,11 @@ async def test_an_entry_that_met_another_meter_finds_its_own_again(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     virtual_meter.serial_number = "87654321"
-    await wait(hass)
-    assert loaded.state is ConfigEntryState.SETUP_ERROR
+    await hass.config_entries.async_reload(loaded.entry_id)
+    assert loaded.state is ConfigEntryState.SETUP_RETRY
     result = await begin(hass, loaded)
     assert result["reason"] == "meter_lost"
-    assert loaded.state is ConfigEntryState.SETUP_ERROR
+    assert loaded.state is ConfigEntryState.SETUP_RETRY
     virtual_meter.serial_number = SERIAL_NUMBER
     result = await begin(hass, loaded)
     assert result["step_id"] == "change"

@@ -73,39 +73,6 @@ async def test_a_silent_meter_at_start_is_tried_again(
     assert entry.error_reason_translation_key == "no_answer_modbus"
 
 
-async def test_another_meter_at_start_stops_the_entry(
-    hass: HomeAssistant, entry: MockConfigEntry, virtual_meter: VirtualMeter
-) -> None:
-    virtual_meter.serial_number = "87654321"
-    await hass.config_entries.async_setup(entry.entry_id)
-    assert entry.state is ConfigEntryState.SETUP_ERROR
-    assert entry.error_reason_translation_key == "wrong_meter"
-    assert not hass.states.async_entity_ids()
-
-
-async def test_another_meter_in_operation_stops_the_entry(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
-) -> None:
-    energy = entity_id(hass, Platform.SENSOR, "forward_active_energy")
-    seen = []
-    hass.bus.async_listen(
-        "state_changed",
-        lambda event: (
-            seen.append(event.data["new_state"]) if event.data["entity_id"] == energy else None
-        ),
-    )
-    virtual_meter.serial_number = "87654321"
-    virtual_meter.add_energy(l1=1000)
-    await wait(hass)
-    assert loaded.state is ConfigEntryState.SETUP_ERROR
-    assert loaded.error_reason_translation_key == "wrong_meter"
-    assert seen
-    assert {new.state for new in seen if new is not None} == {STATE_UNAVAILABLE}
-    # Not even later does anybody ask it again.
-    await wait(hass, seconds=3600)
-    assert loaded.state is ConfigEntryState.SETUP_ERROR
-
-
 async def unplug(line: Line, _meter: VirtualMeter) -> None:
     await line.unplug()
 

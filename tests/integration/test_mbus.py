@@ -417,20 +417,6 @@ async def test_no_setting_is_ever_written_unasked(
     assert not data_sent
 
 
-async def test_another_meter_at_the_primary_address_stops_the_entry(
-    hass: HomeAssistant, virtual_meter: VirtualMeter, line: Line
-) -> None:
-    entry = (await add(hass, line.port, "0"))["result"]
-    virtual_meter.secondary_address = "87654321"
-    with pytest.raises(HomeAssistantError) as error:
-        await select(hass, "tariff", "t2")
-    assert error.value.translation_key == "wrong_meter"
-    assert virtual_meter.tariff == 1
-    await hass.async_block_till_done()
-    assert entry.state is ConfigEntryState.SETUP_ERROR
-    assert entry.error_reason_translation_key == "wrong_meter"
-
-
 async def test_a_lost_meter_is_unavailable_and_comes_back_by_itself(
     hass: HomeAssistant, loaded: MockConfigEntry, line: Line
 ) -> None:

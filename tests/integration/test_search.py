@@ -120,7 +120,7 @@ async def test_a_search_says_what_it_tries(hass: HomeAssistant, modbus_line: Lin
     assert result["description_placeholders"] == {
         "port": port_name(modbus_line.port),
         "baud_rate": "9600",
-        "parity": "even",
+        "parity": "Even",
     }
     await finish(hass, result)
 
@@ -130,9 +130,9 @@ async def test_one_meter_is_added_and_the_others_are_discovered(
 ) -> None:
     result = await search(hass, modbus_line.port)
     assert offered(result) == [
-        "KLEFR 6934 22091039 (1, 9600 baud)",
-        "KLEFR 6934 22091040 (5, 9600 baud)",
-        "KLEFR 6934 22091041 (9, 9600 baud)",
+        "KLEFR 6934 22091039 (address 1, 9600 baud)",
+        "KLEFR 6934 22091040 (address 5, 9600 baud)",
+        "KLEFR 6934 22091041 (address 9, 9600 baud)",
     ]
     result = await configure(hass, result["flow_id"], {"meter": "22091040"})
     assert result["type"] is FlowResultType.CREATE_ENTRY
@@ -160,9 +160,9 @@ async def test_m_bus_meters_are_found_however_they_are_addressed(
 ) -> None:
     result = await search(hass, mbus_line.port, "mbus")
     assert sorted(offered(result)) == [
-        "KLEFR 6933/6943 12092001 (12092001, 9600 baud)",
-        "KLEFR 6933/6943 22092002 (22092002, 9600 baud)",
-        "KLEFR 6933/6943 31092001 (7, 9600 baud)",
+        "KLEFR 6933/6943 12092001 (address 12092001, 9600 baud)",
+        "KLEFR 6933/6943 22092002 (address 22092002, 9600 baud)",
+        "KLEFR 6933/6943 31092001 (address 7, 9600 baud)",
     ]
     # That two of them have the primary address 0 does not matter.
     assert not result["errors"]
@@ -221,7 +221,7 @@ async def test_nobody_found_leads_on(hass: HomeAssistant, modbus_line: Line) -> 
     assert result["step_id"] == "nothing_found_modbus"
     assert result["menu_options"] == ["search_all", "search", "modbus"]
     assert result["description_placeholders"]["baud_rate"] == "9600"
-    assert result["description_placeholders"]["parity"] == "even"
+    assert result["description_placeholders"]["parity"] == "Even"
     modbus_line.silent = False
     result = await choose(hass, result, "search")
     result = await proceed(hass, result, {})
@@ -233,7 +233,7 @@ async def test_meters_at_unknown_line_settings_are_found(hass: HomeAssistant) ->
     async with mbus.serve(meter, virtual="virtual://slow", baud_rate=2400) as line:
         result = await search(hass, line.port, "mbus", baud_rate="4800", all_line_settings=True)
         assert offered(result) == [
-            "KLEFR 6933/6943 22092003 (22092003, 2400 baud)",
+            "KLEFR 6933/6943 22092003 (address 22092003, 2400 baud)",
             "search_on",
         ]
         result = await configure(hass, result["flow_id"], {"meter": "22092003"})
@@ -246,7 +246,7 @@ async def test_two_meters_at_one_address_are_explained(hass: HomeAssistant) -> N
     meters = [modbus_meter("22091039", 1), modbus_meter("22091040", 1), modbus_meter("22091041", 2)]
     async with modbus.serve(*meters, virtual="virtual://twins") as line:
         result = await search(hass, line.port)
-        assert offered(result) == ["KLEFR 6934 22091041 (2, 9600 baud)"]
+        assert offered(result) == ["KLEFR 6934 22091041 (address 2, 9600 baud)"]
         assert result["errors"] == {"base": "several_answer"}
         assert result["description_placeholders"]["several"] == "1"
 
@@ -295,8 +295,8 @@ async def test_what_was_found_is_kept_when_the_port_vanishes(
     result = await finish(hass, result)
     # The search can be taken up again where it ended.
     assert offered(result) == [
-        "KLEFR 6934 22091039 (1, 9600 baud)",
-        "KLEFR 6934 22091040 (5, 9600 baud)",
+        "KLEFR 6934 22091039 (address 1, 9600 baud)",
+        "KLEFR 6934 22091040 (address 5, 9600 baud)",
         "search_on",
     ]
     assert result["errors"]["base"] in ("link_failed_proxy", "port_not_found_proxy")
@@ -445,12 +445,12 @@ async def test_the_search_over_all_line_settings_ends_with_the_first_that_find_a
         result = await proceed(hass, result)
         assert result["progress_action"] == "addresses_modbus_found"
         assert result["description_placeholders"]["baud_rate"] == "2400"
-        assert result["description_placeholders"]["parity"] == "none"
+        assert result["description_placeholders"]["parity"] == "None"
         result = await finish(hass, result)
         # One meter at a likely address tells the line settings of the other one.
         assert offered(result) == [
-            "KLEFR 6934 22091040 (5, 2400 baud)",
-            "KLEFR 6934 22091041 (11, 2400 baud)",
+            "KLEFR 6934 22091040 (address 5, 2400 baud)",
+            "KLEFR 6934 22091041 (address 11, 2400 baud)",
             "search_on",
         ]
         line.requests.clear()
@@ -474,7 +474,7 @@ async def test_a_meter_at_an_unlikely_address_is_found_in_the_end(hass: HomeAssi
         assert result["step_id"] == "nothing_found_all_modbus"
         assert result["menu_options"] == ["search_on", "search", "modbus"]
         result = await finish(hass, await choose(hass, result, "search_on"))
-        assert offered(result)[0] == "KLEFR 6934 22091040 (11, 1200 baud)"
+        assert offered(result)[0] == "KLEFR 6934 22091040 (address 11, 1200 baud)"
         meter.address = 8
         result = await proceed(hass, result, {"meter": "search_on"})
         await finish(hass, result)
@@ -517,7 +517,7 @@ async def test_behind_a_gateway_there_is_one_way_to_search(hass: HomeAssistant) 
         assert result["menu_options"] == ["search", "modbus"]
         line.silent = False
         result = await finish(hass, await choose(hass, result, "search"))
-        assert offered(result) == ["KLEFR 6934 22091040 (11)"]
+        assert offered(result) == ["KLEFR 6934 22091040 (address 11)"]
 
 
 async def test_only_several_devices_at_one_address_are_explained(hass: HomeAssistant) -> None:
@@ -550,8 +550,8 @@ def entry_of(meter: VirtualMeter, port: str, **data: Any) -> MockConfigEntry:
 @pytest.mark.parametrize(
     ("address", "baud_rate", "label"),
     [
-        (5, 9600, "KLEFR 6934 22091040 (1 → 5, 9600 baud)"),
-        (1, 1200, "KLEFR 6934 22091040 (1 → 1, 1200 baud)"),
+        (5, 9600, "KLEFR 6934 22091040 (address 1 → 5, 9600 baud)"),
+        (1, 1200, "KLEFR 6934 22091040 (address 1 → 1, 1200 baud)"),
     ],
 )
 async def test_a_known_meter_that_is_found_elsewhere_can_be_followed(
@@ -626,7 +626,7 @@ async def test_a_lost_meter_is_searched_and_followed(hass: HomeAssistant) -> Non
             "port": port_name(line.port),
             "address": "5",
             "baud_rate": "2400",
-            "parity": "even",
+            "parity": "Even",
         }
         # It was not necessary to search on.
         assert 11 not in {request[0] for request in line.requests}

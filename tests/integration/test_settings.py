@@ -229,18 +229,6 @@ async def test_a_silent_meter_is_an_error(
     assert virtual_meter.tariff == 1
 
 
-async def test_nothing_is_set_on_another_meter(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
-) -> None:
-    virtual_meter.serial_number = "87654321"
-    with pytest.raises(HomeAssistantError) as error:
-        await select(hass, "tariff", "t2")
-    assert error.value.translation_key == "wrong_meter"
-    assert virtual_meter.tariff == 1
-    await hass.async_block_till_done()
-    assert loaded.error_reason_translation_key == "wrong_meter"
-
-
 async def test_the_resettable_counter_is_reset_and_shown_at_once(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:

@@ -18,6 +18,7 @@ from custom_components.klefr.meter import (
     NoAnswerError,
     NotAcknowledgedError,
     NotAKlefrMeterError,
+    NotReadyError,
     Quantity,
     SerialLink,
     Setting,
@@ -25,6 +26,7 @@ from custom_components.klefr.meter import (
     Tariff,
     WrongConfirmationError,
     WrongMeterError,
+    identify,
     parse_address,
 )
 from simulator.line import Line
@@ -379,6 +381,26 @@ async def test_another_meter_in_its_place_is_neither_read_nor_set(
             await action
     assert virtual_meter.tariff == 1
     assert virtual_meter.power_down_counter
+
+
+async def test_a_meter_that_reports_no_identification_yet_is_not_ready(
+    bus: MBusBus, virtual_meter: VirtualMeter
+) -> None:
+    meter = await MBusMeter.identify(bus, 0)
+    virtual_meter.secondary_address = "00000000"
+    with pytest.raises(NotReadyError):
+        await meter.read(meter.quantities)
+    with pytest.raises(NotReadyError):
+        await identify(bus, 0)
+
+
+async def test_no_meter_gets_the_secondary_address_of_one_that_is_not_ready(
+    meter: MBusMeter, line: Line
+) -> None:
+    line.requests.clear()
+    with pytest.raises(InvalidValueError):
+        await meter.write_communication(Setting.SECONDARY_ADDRESS, "00000000")
+    assert not line.requests
 
 
 async def test_a_meter_that_lost_its_secondary_address_is_gone(

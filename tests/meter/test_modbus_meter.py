@@ -20,6 +20,7 @@ from custom_components.klefr.meter import (
     NoAnswerError,
     NotAcceptedError,
     NotAKlefrMeterError,
+    NotReadyError,
     NotResetError,
     Quantity,
     RefusedError,
@@ -28,6 +29,7 @@ from custom_components.klefr.meter import (
     Tariff,
     WrongConfirmationError,
     WrongMeterError,
+    identify,
 )
 from simulator.line import Line
 from simulator.meter import VirtualMeter
@@ -121,7 +123,6 @@ async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) 
     ("address", "value"),
     [
         (0x4000, 0x2209103A),
-        (0x4000, 0),
         (0x4000, 0xFFFFFFFF),
         (0x4004, 19200),
         (0x4005, math.nan),
@@ -136,6 +137,21 @@ async def test_what_is_no_klefr_meter_is_told_apart(
     virtual_meter.overrides[address] = value
     with pytest.raises(NotAKlefrMeterError):
         await ModbusMeter.identify(bus, 1)
+
+
+async def test_a_meter_that_reports_no_serial_number_yet_is_not_ready(
+    bus: ModbusBus, virtual_meter: VirtualMeter
+) -> None:
+    meter = await ModbusMeter.identify(bus, 1)
+    virtual_meter.serial_number = "00000000"
+    with pytest.raises(NotReadyError):
+        await meter.read({Quantity.FORWARD_ACTIVE_ENERGY})
+    with pytest.raises(NotReadyError):
+        await identify(bus, 1)
+    # A device whose other registers are zero too is no meter.
+    virtual_meter.overrides[0x4004] = 0
+    with pytest.raises(NotAKlefrMeterError):
+        await identify(bus, 1)
 
 
 async def test_a_meter_without_these_registers_is_no_klefr_meter(

@@ -305,12 +305,24 @@ async def test_m_bus_meters_that_differ_in_the_last_digit_only_are_told_apart() 
     assert len(set(groups)) == 8 * len(DIGITS)
 
 
-@pytest.mark.parametrize("first", ["00000000", "99999999"])
+@pytest.mark.parametrize("first", ["00000001", "99999999"])
 async def test_m_bus_identifications_at_the_ends_are_found(first: str) -> None:
     meters = [mbus_meter(first), mbus_meter("44444444")]
     async with mbus.serve(*meters, virtual=PORT) as line:
         steps = await mbus_steps(line)
     assert {number for _, number in found(steps)} == {first, "44444444"}
+
+
+async def test_a_meter_that_reports_no_serial_number_yet_is_not_found() -> None:
+    starting = "00000000"
+    async with mbus.serve(mbus_meter(starting), mbus_meter("44444444", 1), virtual=PORT) as line:
+        steps = await mbus_steps(line)
+    assert found(steps) == [(1, "44444444")]
+    async with modbus.serve(
+        modbus_meter(starting, 1), modbus_meter("22091040", 2), virtual=PORT
+    ) as line:
+        steps = await modbus_steps(line)
+    assert found(steps) == [(2, "22091040")]
 
 
 async def test_an_m_bus_meter_whose_manufacturer_is_swapped_is_found() -> None:

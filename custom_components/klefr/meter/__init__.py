@@ -21,6 +21,7 @@ from .errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
     NotMovedError,
+    NotReadyError,
     NotResetError,
     PortInUseError,
     PortNotFoundError,
@@ -40,7 +41,7 @@ from .link import (
     split_gateway_port,
 )
 from .mbus import PRIMARY_ADDRESSES, MBusBus, MBusMeter, is_secondary_address, parse_address
-from .meter import Meter
+from .meter import Meter, check_serial_number, confirmed
 from .modbus import MODBUS_ADDRESSES, ModbusBus, ModbusLine, ModbusMeter, ModbusTcpBus
 from .model import (
     LCD_CYCLE_TIMES,
@@ -114,6 +115,7 @@ __all__ = [
     "NotAcceptedError",
     "NotAcknowledgedError",
     "NotMovedError",
+    "NotReadyError",
     "NotResetError",
     "Parity",
     "PortInUseError",
@@ -135,6 +137,8 @@ __all__ = [
     "WrongConfirmationError",
     "WrongMeterError",
     "check_free",
+    "check_serial_number",
+    "confirmed",
     "find",
     "gateway_port",
     "identify",

@@ -91,6 +91,12 @@ class GarbledAnswerError(CommunicationError):
     key = "garbled_answer"
 
 
+class NotReadyError(CommunicationError):
+    """A meter that has just been powered up does not know its serial number yet."""
+
+    key = "not_ready"
+
+
 class RefusedError(KlefrError):
     """The meter answered a request with a Modbus exception."""
 

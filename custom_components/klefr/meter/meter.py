@@ -1,10 +1,12 @@
 """What a meter can do, over any protocol."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from .errors import NotReadyError, WrongMeterError
 from .model import (
+    NO_SERIAL_NUMBER,
     Communication,
     Counter,
     Identity,
@@ -21,8 +23,8 @@ class Meter(ABC):
     """A meter that has been found and identified.
 
     All methods raise LinkError and CommunicationError when the meter cannot be reached,
-    RefusedError when it refuses a request, and WrongMeterError when a different meter answers.
-    Nothing is then returned from that meter or written to it.
+    RefusedError when it refuses a request, and WrongMeterError when a different meter answers
+    twice. Nothing is then returned from that meter or written to it.
     """
 
     identity: Identity
@@ -112,3 +114,27 @@ class Meter(ABC):
         Raises InvalidRangeError before anything is sent if the meter does not have all of the
         registers.
         """
+
+
+def check_serial_number(*, expected: str, found: str) -> None:
+    """Make sure that the meter that answers is the one expected.
+
+    Raises NotReadyError if it reports no serial number yet, and WrongMeterError.
+    """
+    if found == expected:
+        return
+    if found == NO_SERIAL_NUMBER:
+        raise NotReadyError("The meter reports no serial number")
+    raise WrongMeterError(expected=expected, found=found)
+
+
+async def confirmed[T](ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask a second time if a different meter seems to answer, or one that is not ready.
+
+    Gateways mix up answers, and a meter that starts reports no serial number. `ask` raises
+    WrongMeterError and NotReadyError before it changes anything.
+    """
+    try:
+        return await ask()
+    except WrongMeterError, NotReadyError:
+        return await ask()

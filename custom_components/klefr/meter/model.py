@@ -6,6 +6,9 @@ from enum import IntEnum, StrEnum
 
 from .link import BaudRate, Parity
 
+NO_SERIAL_NUMBER = "00000000"
+"""What a meter reports that has just been powered up."""
+
 
 class Model(StrEnum):
     """The models that have a bus (manual, section 5)."""

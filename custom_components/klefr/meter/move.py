@@ -13,15 +13,9 @@ from itertools import product
 from typing import Final
 
 from .bus import Bus
-from .errors import (
-    AddressTakenError,
-    KlefrError,
-    LinkError,
-    MeterLostError,
-    NotMovedError,
-    WrongMeterError,
-)
+from .errors import AddressTakenError, KlefrError, LinkError, MeterLostError, NotMovedError
 from .link import BaudRate, Parity
+from .meter import check_serial_number
 from .model import Communication, Setting
 from .protocols import identify, is_answered
 
@@ -99,9 +93,9 @@ async def move(access: MeterAccess, current: Communication, wanted: Communicatio
         try:
             async with access.open_bus(reached.baud_rate, reached.parity) as bus:
                 meter = await identify(bus, access.address(reached))
-                expected, found = access.reported_number(reached), meter.identity.serial_number
-                if found != expected:
-                    raise WrongMeterError(expected=expected, found=found)
+                check_serial_number(
+                    expected=access.reported_number(reached), found=meter.identity.serial_number
+                )
                 await meter.write_communication(setting, getattr(moved, setting))
         except KlefrError as err:
             failure = err

@@ -10,13 +10,20 @@ from itertools import product
 from typing import Final
 
 from .bus import Bus
-from .errors import GarbledAnswerError, NoAnswerError, NotAKlefrMeterError, RefusedError
+from .errors import (
+    GarbledAnswerError,
+    NoAnswerError,
+    NotAKlefrMeterError,
+    NotReadyError,
+    RefusedError,
+)
 from .link import BaudRate, Parity, Protocol, SerialLink
 from .mbus import PRIMARY_ADDRESSES, MBusBus
 from .mbus.bus import SecondaryAddress, Target
 from .mbus.meter import MANUFACTURERS, identity_of
 from .modbus import MODBUS_ADDRESSES, ModbusLine, ModbusMeter
-from .model import Identity
+from .model import NO_SERIAL_NUMBER, Identity
+from .protocols import identify
 
 # What a meter is set to, the likeliest first: what the factory sets, and what is usual in the field.
 MODBUS_BAUD_RATES: Final = tuple(reversed(BaudRate))
@@ -112,11 +119,11 @@ async def _search_modbus(bus: ModbusLine) -> AsyncGenerator[Step]:
         found, several = None, False
         if await ModbusMeter.is_answered(bus, unit):
             try:
-                meter = await ModbusMeter.identify(bus, unit)
+                meter = await identify(bus, unit)
                 found = Found(address=unit, identity=meter.identity)
             except GarbledAnswerError:
                 several = True
-            except NoAnswerError, NotAKlefrMeterError, RefusedError:
+            except NoAnswerError, NotAKlefrMeterError, NotReadyError, RefusedError:
                 pass
         share = done / len(MODBUS_ADDRESSES)
         yield Step(address=unit, share=share, found=found, several=several)
@@ -171,7 +178,9 @@ async def _ask(bus: MBusBus, target: Target) -> tuple[Identity | None, bool]:
     for _ in range(ATTEMPTS):
         try:
             header = await bus.find(target)
-            return (identity_of(header) if header else None), False
+            if header is None or header.identification == NO_SERIAL_NUMBER:
+                return None, False
+            return identity_of(header), False
         except NotAKlefrMeterError:
             return None, False
         except GarbledAnswerError:

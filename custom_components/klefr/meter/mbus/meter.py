@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from decimal import Decimal
+from functools import partial
 import re
 from typing import Any, Final, Self, override
 
@@ -18,12 +19,12 @@ from ..errors import (
     NotAcknowledgedError,
     NotAKlefrMeterError,
     WrongConfirmationError,
-    WrongMeterError,
 )
 from ..link import BaudRate, Parity
-from ..meter import Meter
+from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
     LOCKED_CODE,
+    NO_SERIAL_NUMBER,
     S0_RATES,
     WRITABLE_CODES,
     Communication,
@@ -96,8 +97,8 @@ RESETS: Final[Mapping[Counter, Command]] = {
 
 
 def is_secondary_address(text: str) -> bool:
-    """Return whether a text has the 8 digits of a secondary address."""
-    return re.fullmatch("[0-9]{8}", text) is not None
+    """Return whether a text has the 8 digits of a secondary address, which are not all zeros."""
+    return re.fullmatch("[0-9]{8}", text) is not None and text != NO_SERIAL_NUMBER
 
 
 def parse_address(text: str) -> int | str:
@@ -207,7 +208,7 @@ class MBusMeter(Meter):
 
     @override
     async def reset(self, counter: Counter) -> None:
-        await self._bus.write(self._target, RESETS[counter], self._check)
+        await self._send(RESETS[counter])
 
     @override
     async def read_communication(self) -> Communication:
@@ -250,22 +251,27 @@ class MBusMeter(Meter):
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
         try:
-            await self._bus.write(self._target, COMMANDS[setting](value), self._check)
+            await self._send(COMMANDS[setting](value))
         except NotAcknowledgedError as err:
             if setting is Setting.CALCULATION_CODE:
                 raise CodeNotAcknowledgedError(str(err)) from err
             raise
 
+    async def _send(self, command: Command) -> None:
+        await confirmed(partial(self._bus.write, self._target, command, self._check))
+
     async def _read_own_answers(self) -> list[Answer]:
-        answers = await self._bus.read_answers(self._target)
-        self._check([answer.telegram for answer in answers])
-        return answers
+        async def ask() -> list[Answer]:
+            answers = await self._bus.read_answers(self._target)
+            self._check([answer.telegram for answer in answers])
+            return answers
+
+        return await confirmed(ask)
 
     def _check(self, telegrams: Sequence[Telegram]) -> None:
         """Make sure that it is this meter that answered."""
         found = identity_of(telegrams[0].header).serial_number
-        if found != self.identity.serial_number:
-            raise WrongMeterError(expected=self.identity.serial_number, found=found)
+        check_serial_number(expected=self.identity.serial_number, found=found)
 
 
 def identity_of(header: Header) -> Identity:

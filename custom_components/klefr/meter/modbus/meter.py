@@ -17,10 +17,9 @@ from ..errors import (
     NotResetError,
     RefusedError,
     WrongConfirmationError,
-    WrongMeterError,
 )
 from ..link import BaudRate, Parity
-from ..meter import Meter
+from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
     LCD_CYCLE_TIMES,
     LOCKED_CODE,
@@ -278,11 +277,15 @@ class ModbusMeter(Meter):
 
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
         """Read values together with the serial number that says whose they are."""
-        values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
-        serial_number = values[Identifier.SERIAL_NUMBER]
-        if serial_number != self.identity.serial_number:
-            raise WrongMeterError(expected=self.identity.serial_number, found=serial_number)
-        return values
+
+        async def ask() -> Mapping[Key, Any]:
+            values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
+            check_serial_number(
+                expected=self.identity.serial_number, found=values[Identifier.SERIAL_NUMBER]
+            )
+            return values
+
+        return await confirmed(ask)
 
     async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
         wanted = frozenset(keys)
@@ -384,7 +387,7 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
     """Make sure that these registers are those of a KLEFR meter, and say which it is."""
     serial_number: str = values[Identifier.SERIAL_NUMBER]
     doubtful = [key for key, value in values.items() if value is None]
-    if doubtful or not serial_number.isdecimal() or not int(serial_number):
+    if doubtful or not serial_number.isdecimal():
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
     identity = Identity(
         serial_number=serial_number,
