@@ -394,8 +394,12 @@ class SearchSteps(KlefrFlow):
             error = self._translated(self._failure)
         elif several:
             error = FormError({"base": FieldError("several_answer")})
+        if any(number in self._entries for number in choices):
+            step = "found_moved"
+        else:
+            step = "found_known" if known else "found"
         return self._show_form(
-            "found_known" if known else "found",
+            step,
             form,
             {},
             error=error,
@@ -403,6 +407,7 @@ class SearchSteps(KlefrFlow):
         )
 
     async_step_found_known = async_step_found
+    async_step_found_moved = async_step_found
 
     async def _async_choices(self) -> dict[str, str]:
         """Return the meters that can be added or followed: serial numbers, and how to show each."""

@@ -97,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def offered(result: Any) -> list[str]:
     assert result["type"] is FlowResultType.FORM
-    assert result["step_id"] in ("found", "found_known")
+    assert result["step_id"] in ("found", "found_known", "found_moved")
     [selector] = result["data_schema"].schema.values()
     return [option["label"] for option in selector.config["options"]]
 
@@ -565,6 +565,7 @@ async def test_a_known_meter_that_is_found_elsewhere_can_be_followed(
         await hass.config_entries.async_setup(entry.entry_id)
         assert entry.state is ConfigEntryState.SETUP_RETRY
         result = await search(hass, line.port, baud_rate=str(baud_rate))
+        assert result["step_id"] == "found_moved"
         assert offered(result)[0] == label
         assert result["description_placeholders"]["known"] == "KLEFR 6934 22091040"
         result = await configure(hass, result["flow_id"], {"meter": "22091040"})
