@@ -192,8 +192,11 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
             link = await self._async_link_in_force()
             suggested = {SECTION_LINE_SETTINGS: shown_line_settings(link)}
             if self.source == SOURCE_RECONFIGURE:
-                address = self._get_reconfigure_entry().data[CONF_ADDRESS]
-                suggested[CONF_ADDRESS] = str(address) if protocol is Protocol.MBUS else address
+                known = self._get_reconfigure_entry().data
+                on_mbus = protocol is Protocol.MBUS
+                if on_mbus is (known[CONF_PROTOCOL] == Protocol.MBUS):
+                    address = known[CONF_ADDRESS]
+                    suggested[CONF_ADDRESS] = str(address) if on_mbus else address
         return self._show_form(self._step(self._meter_kind), form, suggested, error=error)
 
     async_step_mbus = async_step_reach_modbus = async_step_reach_mbus = async_step_modbus

@@ -162,11 +162,7 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             is_fixable=False,
             severity=ir.IssueSeverity.ERROR,
             translation_key=ISSUE_WRONG_METER,
-            translation_placeholders={
-                **translation["translation_placeholders"],
-                "expected": error.expected,
-                "found": error.found,
-            },
+            translation_placeholders=translation["translation_placeholders"],
         )
 
     @override

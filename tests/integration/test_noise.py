@@ -62,8 +62,7 @@ async def test_the_meter_is_unavailable_the_log_says_why_and_it_comes_back(
     for _ in range(3):
         await wait(hass)
     assert state(hass, Platform.SENSOR, "forward_active_energy") == STATE_UNAVAILABLE
-    assert "arrives at" in caplog.text
-    assert "without a pause" in caplog.text
+    assert "than a meter can send" in caplog.text
     line.noise = b""
     await asyncio.sleep(31)
     await wait(hass)
@@ -77,7 +76,7 @@ async def test_the_entry_says_why_it_cannot_be_set_up(
     line.noise = b"\x68" * 10_000
     await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_RETRY
-    assert entry.error_reason_translation_key == "never_silent"
+    assert str(entry.error_reason_translation_key).startswith("never_silent")
     line.noise = b""
     await asyncio.sleep(31)
     await wait(hass, seconds=60)

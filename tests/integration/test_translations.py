@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import json
 from pathlib import Path
 import re
+from string import Formatter
 from typing import Any
 
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
@@ -92,6 +93,14 @@ def test_every_note_has_words_where_it_is_shown() -> None:
             if note:
                 assert attributes[ATTR_NOTE].keys() == {"name", "state"}
                 assert attributes[ATTR_NOTE]["state"].keys() == {note}
+
+
+def test_every_issue_has_words() -> None:
+    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
+    for issue in STRINGS["issues"].values():
+        assert issue.keys() == {"title", "description"}
+        fields = {field for text in texts(issue) for _, field, _, _ in Formatter().parse(text)}
+        assert fields - {None} <= {"address", "port", "expected", "found"}
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:

@@ -95,7 +95,7 @@ async def test_one_odd_answer_changes_nothing(
 ) -> None:
     data = loaded.runtime_data
     answer_once_as(line, virtual_meter, number)
-    virtual_meter.add_energy(l1=1)
+    virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     assert line.before_hearing is None
     assert energies == [f"{virtual_meter.forward_active_energy:.2f}".rstrip("0")]
