@@ -115,6 +115,7 @@ async def begin(hass: HomeAssistant, entry: ConfigEntry) -> Any:
 
 async def submit(hass: HomeAssistant, result: Any, user_input: dict[str, Any]) -> Any:
     assert result["step_id"] == "change"
+    assert result["last_step"] is False
     return await through(
         hass, await hass.config_entries.flow.async_configure(result["flow_id"], user_input)
     )
