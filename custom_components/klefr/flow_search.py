@@ -220,7 +220,7 @@ class SearchSteps(KlefrFlow):
 
     @asynccontextmanager
     async def _own_entry_set_aside(self) -> AsyncIterator[None]:
-        """Unload the entry that is reconfigured if it keeps the port from what is to be tried."""
+        """Unload the reconfigured entry if it keeps the search from using the port."""
         in_the_way = False
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()

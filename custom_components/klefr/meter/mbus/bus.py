@@ -128,9 +128,9 @@ class MBusBus(OwnBus):
             return await self._read_out(target, address)
 
     async def find(self, target: Target, *, attempts: int = 1) -> Header | None:
-        """Ask who is there, waiting no longer than a meter may take to answer.
+        """Ask which meter answers, waiting no longer than a meter may take.
 
-        Returns what the one meter that answers says of itself, or None if nobody does. Raises
+        Returns what the one meter that answers says of itself, or None if no meter does. Raises
         GarbledAnswerError if several meters answer, and NotAKlefrMeterError for something
         that does not send records.
         """
