@@ -376,9 +376,11 @@ def _add_port(name: str, port: _Port) -> None:
 
 
 def _find_port(name: str | None) -> _Port:
-    if port := _PLUGGED.get(name or ""):
+    name = name or ""
+    # The name of a host means the same in capital letters.
+    if port := _PLUGGED.get(name.lower() if name.startswith(NETWORK) else name):
         return port
-    if name and name.startswith(NETWORK):
+    if name.startswith(NETWORK):
         raise ConnectionRefusedError(errno.ECONNREFUSED, f"no gateway is at {name}")
     raise FileNotFoundError(errno.ENOENT, "no such port", name)
 

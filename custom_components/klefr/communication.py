@@ -11,13 +11,14 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntryState
+from homeassistant.config_entries import ConfigEntryState, OperationNotAllowed
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
 
-from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
+from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN, LOGGER
 from .coordinator import KlefrConfigEntry
 from .meter import (
     BaudRate,
@@ -26,6 +27,7 @@ from .meter import (
     MeterAccess,
     NotMovedError,
     Parity,
+    PortInUseError,
     Protocol,
     check_free,
     find,
@@ -38,6 +40,13 @@ from .stores import STORED_CURRENT, STORED_WANTED, change_store
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED: Final = timedelta(minutes=5)
+
+# In these states an entry has the port open, or will soon.
+USING_PORT: Final = (
+    ConfigEntryState.LOADED,
+    ConfigEntryState.SETUP_IN_PROGRESS,
+    ConfigEntryState.SETUP_RETRY,
+)
 
 
 async def async_change_communication(
@@ -147,26 +156,52 @@ async def _port_set_free(
         else replace(link, baud_rate=candidate.baud_rate, parity=candidate.parity)
         for candidate in candidates
     }
-    unloaded = [
-        entry,
-        *(
-            other
-            for other in await async_entries_on_port(hass, entry)
-            if other.state in (ConfigEntryState.LOADED, ConfigEntryState.SETUP_RETRY)
-            and (
-                other.data[CONF_PROTOCOL] != entry.data[CONF_PROTOCOL]
-                or {replace(link_from(other.data), port=link.port)} != links
-            )
-        ),
+    others = [
+        other
+        for other in await async_entries_on_port(hass, entry)
+        if other.state in USING_PORT
+        and (
+            other.data[CONF_PROTOCOL] != entry.data[CONF_PROTOCOL]
+            or {replace(link_from(other.data), port=link.port)} != links
+        )
     ]
-    for each in unloaded:
-        await hass.config_entries.async_unload(each.entry_id)
+    unloaded: list[KlefrConfigEntry] = []
     try:
+        for each in (entry, *others):
+            await _async_unload(hass, each)
+            unloaded.append(each)
         yield
     finally:
         for each in unloaded:
-            if each.state is ConfigEntryState.NOT_LOADED and not each.disabled_by:
-                await hass.config_entries.async_setup(each.entry_id)
+            await _async_set_up_again(hass, each)
+
+
+async def _async_unload(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Unload an entry. Raises PortInUseError if it keeps the port."""
+    # Home Assistant refuses to unload an entry that is being set up, as that of a lost meter
+    # is most of the time.
+    while entry.setup_lock.locked():
+        async with entry.setup_lock:
+            pass
+    try:
+        unloaded = await hass.config_entries.async_unload(entry.entry_id)
+    except OperationNotAllowed as err:
+        raise PortInUseError(f"{entry.entry_id} is {entry.state}") from err
+    if not unloaded:
+        raise PortInUseError(f"{entry.entry_id} could not be unloaded")
+
+
+async def _async_set_up_again(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Set up an entry, unless it was disabled, removed or set up meanwhile.
+
+    What fails is shown on the card of the entry, and must not keep the others from being set up.
+    """
+    if entry.state is not ConfigEntryState.NOT_LOADED or entry.disabled_by:
+        return
+    try:
+        await hass.config_entries.async_setup(entry.entry_id)
+    except HomeAssistantError:
+        LOGGER.exception("An entry could not be set up again after a change")
 
 
 async def _async_follow(

@@ -9,6 +9,7 @@ from typing import Any, override
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigFlowResult, OptionsFlowWithReload
 from homeassistant.const import CONF_ADDRESS, CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
+from homeassistant.helpers.translation import async_load_integrations
 
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
@@ -133,6 +134,8 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
 
     async def _async_choose_bus(self, bus: dict[str, Any]) -> None:
         """Open a bus to see whether that works. Raises LinkError."""
+        # Parts of messages are looked up before the integration is set up for the first time.
+        await async_load_integrations(self.hass, {DOMAIN})
         self._bus = bus
         protocol, link = self._protocol, await self._async_link_in_force()
         if self.source == SOURCE_RECONFIGURE and await self._async_holds_port_differently(
@@ -189,8 +192,11 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
             link = await self._async_link_in_force()
             suggested = {SECTION_LINE_SETTINGS: shown_line_settings(link)}
             if self.source == SOURCE_RECONFIGURE:
-                address = self._get_reconfigure_entry().data[CONF_ADDRESS]
-                suggested[CONF_ADDRESS] = str(address) if protocol is Protocol.MBUS else address
+                known = self._get_reconfigure_entry().data
+                on_mbus = protocol is Protocol.MBUS
+                if on_mbus is (known[CONF_PROTOCOL] == Protocol.MBUS):
+                    address = known[CONF_ADDRESS]
+                    suggested[CONF_ADDRESS] = str(address) if on_mbus else address
         return self._show_form(self._step(self._meter_kind), form, suggested, error=error)
 
     async_step_mbus = async_step_reach_modbus = async_step_reach_mbus = async_step_modbus

@@ -99,6 +99,7 @@ class CommunicationSteps(KlefrFlow):
             form,
             user_input or {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
             error=error,
+            last_step=False,
             placeholders={"port": port_name(entry.data[CONF_PORT])},
         )
 

@@ -145,7 +145,7 @@ def entered(form: Form, user_input: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     invalid: dict[str, FieldError] = {}
     if unknown := [name for name in user_input if name not in form]:
-        invalid["base"] = FieldError("unknown_field", field=quoted(repr(unknown[0])))
+        invalid["base"] = FieldError("no_such_field", field=quoted(repr(unknown[0])))
     for name, field in form.items():
         try:
             if isinstance(field, Section):

@@ -45,7 +45,7 @@ from .meter import (
     with_all_line_settings,
 )
 from .shared_buses import async_entries_on_port, async_find_bus, async_is_same_port
-from .wording import listed, meter_name
+from .wording import async_parity_name, async_text, listed, meter_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ class SearchSteps(KlefrFlow):
         placeholders = {
             **self._placeholders(),
             CONF_BAUD_RATE: str(link.baud_rate),
-            CONF_PARITY: str(link.parity),
+            CONF_PARITY: async_parity_name(self.hass, link.parity),
         }
         if self._found and self.source != SOURCE_RECONFIGURE:
             action += "_found"
@@ -346,7 +346,7 @@ class SearchSteps(KlefrFlow):
         placeholders = {
             **self._placeholders(),
             CONF_BAUD_RATE: str(self._link.baud_rate),
-            CONF_PARITY: str(self._link.parity),
+            CONF_PARITY: async_parity_name(self.hass, self._link.parity),
         }
         if self._shared_addresses:
             placeholders["several"] = listed(map(str, self._shared_addresses))
@@ -394,8 +394,12 @@ class SearchSteps(KlefrFlow):
             error = self._translated(self._failure)
         elif several:
             error = FormError({"base": FieldError("several_answer")})
+        if any(number in self._entries for number in choices):
+            step = "found_moved"
+        else:
+            step = "found_known" if known else "found"
         return self._show_form(
-            "found_known" if known else "found",
+            step,
             form,
             {},
             error=error,
@@ -403,6 +407,7 @@ class SearchSteps(KlefrFlow):
         )
 
     async_step_found_known = async_step_found
+    async_step_found_moved = async_step_found
 
     async def _async_choices(self) -> dict[str, str]:
         """Return the meters that can be added or followed: serial numbers, and how to show each."""
@@ -413,10 +418,10 @@ class SearchSteps(KlefrFlow):
                 if not await self._async_is_elsewhere(entry, data):
                     continue
                 address = f"{entry.data[CONF_ADDRESS]} → {address}"
-            place = (
-                address
-                if is_gateway(data[CONF_PORT])
-                else f"{address}, {data[CONF_BAUD_RATE]} baud"
+            # The line settings of a gateway are not known.
+            kind = "address" if is_gateway(data[CONF_PORT]) else "address_baud_rate"
+            place = async_text(self.hass, f"selector.communication.options.{kind}").format(
+                address=address, baud_rate=data[CONF_BAUD_RATE]
             )
             choices[number] = f"{self._names[number]} ({place})"
         return choices
@@ -444,7 +449,9 @@ class SearchSteps(KlefrFlow):
             CONFIRM,
             {},
             placeholders={
-                key: str(found[key]) for key in (CONF_ADDRESS, CONF_BAUD_RATE, CONF_PARITY)
+                CONF_ADDRESS: str(found[CONF_ADDRESS]),
+                CONF_BAUD_RATE: str(found[CONF_BAUD_RATE]),
+                CONF_PARITY: async_parity_name(self.hass, found[CONF_PARITY]),
             },
         )
 

@@ -26,11 +26,20 @@ DATA_MODBUS_CONNECTIONS: Final[HassKey[dict[tuple[Any, ...], Any]]] = HassKey("m
 
 async def async_canonical_port(hass: HomeAssistant, port: str) -> str:
     """Return the name under which a port is open already, or else the name given."""
-    open_ports = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
-    open_ports += [
+    while True:
+        open_ports = _open_ports(hass)
+        names = await _async_names_of(hass, port, open_ports)
+        # Another entry on this port may have opened it meanwhile.
+        if open_ports == _open_ports(hass):
+            return next(iter(names), port)
+
+
+def _open_ports(hass: HomeAssistant) -> list[str]:
+    held = [bus.link.port for bus in hass.data.get(DATA_BUSES, {}).values() if bus.held]
+    shared = [
         where[1] for where in hass.data.get(DATA_MODBUS_CONNECTIONS, {}) if where[0] == "serial"
     ]
-    return next(iter(await _async_names_of(hass, port, open_ports)), port)
+    return held + shared
 
 
 async def async_is_same_port(hass: HomeAssistant, port: str, other: str) -> bool:

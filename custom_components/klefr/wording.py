@@ -90,6 +90,12 @@ def async_text(hass: HomeAssistant, key: str, default: str | None = None) -> str
 
 
 @callback
+def async_parity_name(hass: HomeAssistant, parity: str) -> str:
+    """Return a parity in Home Assistant's language."""
+    return async_text(hass, f"selector.parity.options.{parity}")
+
+
+@callback
 def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str] | None) -> str:
     """Return the message of an error in Home Assistant's language, to put into another one."""
     return async_text(hass, f"exceptions.{key}.message").format(**(placeholders or {}))

@@ -496,7 +496,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
     assert report[SERIAL_NUMBER] == {"name": f"Meter {SERIAL_NUMBER}", "reset": True}
     assert report[OTHER]["reset"] is False
     assert report[OTHER]["error"] == "not_reset"
-    assert report[OTHER]["message"].startswith("The meter did not take")
+    assert report[OTHER]["message"].startswith("The meter did not reset the counter")
 
     with pytest.raises(HomeAssistantError) as error:
         await hass.services.async_call(
@@ -505,7 +505,7 @@ async def test_a_counter_that_was_not_reset_is_reported(
     assert error.value.translation_key == "not_all_reset"
     failed, done = str(error.value).split("Reset:")
     assert f"Meter {SERIAL_NUMBER}" in done
-    assert f"Meter {OTHER} (The meter did not take" in failed
+    assert f"Meter {OTHER} (The meter did not reset the counter" in failed
 
     virtual_meter.refuse_writes = True
     with pytest.raises(HomeAssistantError) as error:

@@ -115,6 +115,7 @@ async def begin(hass: HomeAssistant, entry: ConfigEntry) -> Any:
 
 async def submit(hass: HomeAssistant, result: Any, user_input: dict[str, Any]) -> Any:
     assert result["step_id"] == "change"
+    assert result["last_step"] is False
     return await through(
         hass, await hass.config_entries.flow.async_configure(result["flow_id"], user_input)
     )
@@ -358,6 +359,61 @@ async def test_who_would_lose_contact_is_named_first(
     assert result["reason"] == "changed"
     assert other_meter.baud_rate == 1200
     assert [loaded.state, neighbour.state] == [ConfigEntryState.LOADED] * 2
+
+
+async def test_a_change_waits_for_an_entry_that_is_being_set_up(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    # The first of its requests is lost, so it takes a while.
+    await hass.config_entries.async_unload(loaded.entry_id)
+    line.garble_next = 2
+    setup = hass.async_create_task(hass.config_entries.async_setup(loaded.entry_id))
+    await asyncio.sleep(0.1)
+    assert loaded.state is ConfigEntryState.SETUP_IN_PROGRESS
+    result = await change(hass, loaded, address=10)
+    assert result["reason"] == "changed"
+    await setup
+    assert virtual_meter.address == loaded.data["address"] == 10
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_an_entry_that_is_deleted_meanwhile_keeps_no_other_from_coming_back(
+    hass: HomeAssistant, loaded: MockConfigEntry, neighbour: MockConfigEntry, line: Line
+) -> None:
+    def delete_neighbour(frame: bytes) -> None:
+        if frame[1] == 6:
+            line.before_hearing = None
+            hass.async_create_task(hass.config_entries.async_remove(neighbour.entry_id))
+
+    line.before_hearing = delete_neighbour
+    result = await change(hass, loaded, baud_rate="1200")
+    result = await through(hass, await choose(hass, result, "changing"))
+    assert result["reason"] == "changed"
+    assert line.before_hearing is None
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_an_entry_that_cannot_be_unloaded_is_said_and_the_others_come_back(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    neighbour: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unload = hass.config_entries.async_unload
+
+    async def refuse(entry_id: str, _lock: bool = True) -> bool:
+        return entry_id != neighbour.entry_id and await unload(entry_id, _lock)
+
+    result = await change(hass, loaded, baud_rate="1200")
+    with monkeypatch.context() as patch:
+        patch.setattr(hass.config_entries, "async_unload", refuse)
+        result = await through(hass, await choose(hass, result, "changing"))
+    assert result["type"] is FlowResultType.ABORT
+    assert result["reason"] == "port_in_use"
+    assert virtual_meter.baud_rate == 9600
+    assert loaded.state is ConfigEntryState.LOADED
+    assert neighbour.state is ConfigEntryState.LOADED
 
 
 async def test_another_address_disturbs_nobody(

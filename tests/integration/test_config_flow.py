@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+import json
 import os
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from homeassistant.config_entries import (
@@ -18,6 +20,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 import serialx
 
+import custom_components.klefr as integration
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.wording import port_name
 from simulator.line import Line
@@ -25,6 +28,10 @@ from simulator.meter import Parity, VirtualMeter
 from simulator.modbus import serve
 
 from . import SERIAL_NUMBER, wait
+
+STRINGS: dict[str, Any] = json.loads(
+    (Path(integration.__file__).parent / "strings.json").read_text()
+)
 
 
 def bus_answers(data: dict[str, Any]) -> dict[str, Any]:
@@ -66,15 +73,38 @@ async def start_reconfigure(hass: HomeAssistant, entry: ConfigEntry, where: str 
         DOMAIN, context={"source": SOURCE_RECONFIGURE, "entry_id": entry.entry_id}
     )
     assert result["step_id"] == "reconfigure"
+    assert with_words(result)["description_placeholders"] == {"meter": entry.title}
     result = await choose(hass, result, "reach")
     assert result["step_id"] == "reach"
     return await choose(hass, result, f"reach_{where}")
 
 
+def with_words(result: Any) -> Any:
+    """Make sure that a step has all the words that it shows, and knows all that they name."""
+    strings = STRINGS["config"]
+    texts: list[str] = []
+    match result["type"]:
+        case FlowResultType.FORM | FlowResultType.MENU:
+            step = strings["step"][result["step_id"]]
+            texts = [step["title"], step["description"]]
+            texts += [strings["error"][error] for error in (result.get("errors") or {}).values()]
+            texts += [step["menu_options"][option] for option in result.get("menu_options", ())]
+        case FlowResultType.SHOW_PROGRESS:
+            texts = [strings["progress"][result["progress_action"]]]
+        case FlowResultType.ABORT:
+            texts = [strings["abort"][result["reason"]]]
+    for text in texts:
+        for _, name, _, _ in Formatter().parse(text):
+            if name:
+                assert result["description_placeholders"][name].strip(" –"), name
+    return result
+
+
 async def choose(hass: HomeAssistant, result: Any, step: str) -> Any:
     """Choose from a menu."""
     assert result["type"] is FlowResultType.MENU
-    return await hass.config_entries.flow.async_configure(result["flow_id"], {"next_step_id": step})
+    flows = hass.config_entries.flow
+    return with_words(await flows.async_configure(result["flow_id"], {"next_step_id": step}))
 
 
 async def enter_address(hass: HomeAssistant, result: Any) -> Any:
@@ -98,7 +128,7 @@ def filled_in(schema: Any) -> dict[str, Any]:
 async def configure(hass: HomeAssistant, flow_id: str, user_input: dict[str, Any]) -> Any:
     result = await hass.config_entries.flow.async_configure(flow_id, user_input)
     await hass.async_block_till_done()
-    return result
+    return with_words(result)
 
 
 async def choose_bus(hass: HomeAssistant, flow_id: str, data: dict[str, Any]) -> Any:

@@ -189,9 +189,9 @@ async def test_what_is_no_tcp_port_is_explained(hass: HomeAssistant, port: Any) 
         (" ", "missing"),
         ("socket://gateway:502", "port_is_gateway"),
         ("Socket://gateway:502", "port_is_gateway"),
-        ("/dev/tty USB0", "port_not_found"),
-        ("/dev/ttyUSB٠", "port_not_found"),
-        ("user@host", "port_not_found"),
+        ("/dev/tty USB0", "port_not_found_adapter"),
+        ("/dev/ttyUSB٠", "port_not_found_adapter"),
+        ("user@host", "port_not_found_adapter"),
     ],
 )
 async def test_what_is_no_serial_port_is_explained(
@@ -209,7 +209,7 @@ async def test_what_is_no_form_at_all_is_explained(hass: HomeAssistant, line: Li
     result = await configure(hass, flow_id, {"port": line.port, "protocol": "profibus"})
     assert result["errors"] == {"protocol": "invalid_choice"}
     result = await configure(hass, flow_id, {"port": line.port, "baud\nrate": 1})
-    assert result["errors"] == {"base": "unknown_field"}
+    assert result["errors"] == {"base": "no_such_field"}
     assert result["description_placeholders"]["field"] == r"'baud\nrate'"
     result = await choose_bus(hass, flow_id, {"port": line.port, "protocol": "modbus"})
     for line_settings in (["9600"], "9600", {"baudrate": "9600"}, {"baud_rate": 9600}):
@@ -236,11 +236,11 @@ async def test_the_line_settings_are_open_when_they_may_be_wrong(
     result = await configure(hass, flow_id, {"address": 0, "line_settings": {}})
     assert not is_open(result)
     result = await configure(hass, flow_id, {"address": 2, "line_settings": {}})
-    assert result["errors"] == {"base": "no_answer"}
+    assert result["errors"] == {"base": "no_answer_modbus"}
     assert is_open(result)
     line.garble = 1.0
     result = await configure(hass, flow_id, {"address": 1, "line_settings": {}})
-    assert result["errors"] == {"base": "garbled_answer"}
+    assert result["errors"] == {"base": "garbled_answer_modbus"}
     assert is_open(result)
 
 

@@ -192,6 +192,15 @@ async def test_a_meter_is_found_again_under_its_other_address(
     assert set(hass.states.async_entity_ids()) == entities
 
 
+async def test_an_address_on_m_bus_is_not_suggested_for_modbus(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
+) -> None:
+    result = await start_reconfigure(hass, loaded)
+    result = await choose_bus(hass, result["flow_id"], {"port": line.port, "protocol": "modbus"})
+    assert result["step_id"] == "reach_modbus"
+    assert "address" not in filled_in(result["data_schema"])
+
+
 async def test_it_has_what_m_bus_offers_and_nothing_else(
     hass: HomeAssistant, loaded: MockConfigEntry
 ) -> None:

@@ -16,11 +16,12 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.wording import port_name
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
-from .test_config_flow import choose, configure, filled_in, start, start_reconfigure
+from .test_config_flow import choose, configure, filled_in, start, start_reconfigure, with_words
 
 READ_POWERS = bytes.fromhex("01 03 5002")
 """How a poll of the meter at address 1 begins its second request, which no search sends."""
@@ -68,7 +69,8 @@ async def proceed(
     hass: HomeAssistant, result: Any, user_input: dict[str, Any] | None = None
 ) -> Any:
     """Fill in a form, or ask how far a search is, without waiting for it to end."""
-    return await hass.config_entries.flow.async_configure(result["flow_id"], user_input)
+    flows = hass.config_entries.flow
+    return with_words(await flows.async_configure(result["flow_id"], user_input))
 
 
 async def finish(hass: HomeAssistant, result: Any) -> Any:
@@ -95,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def offered(result: Any) -> list[str]:
     assert result["type"] is FlowResultType.FORM
-    assert result["step_id"] in ("found", "found_known")
+    assert result["step_id"] in ("found", "found_known", "found_moved")
     [selector] = result["data_schema"].schema.values()
     return [option["label"] for option in selector.config["options"]]
 
@@ -116,9 +118,9 @@ async def test_a_search_says_what_it_tries(hass: HomeAssistant, modbus_line: Lin
     assert result["type"] is FlowResultType.SHOW_PROGRESS
     assert result["progress_action"] == "addresses_modbus"
     assert result["description_placeholders"] == {
-        "port": modbus_line.port,
+        "port": port_name(modbus_line.port),
         "baud_rate": "9600",
-        "parity": "even",
+        "parity": "Even",
     }
     await finish(hass, result)
 
@@ -128,9 +130,9 @@ async def test_one_meter_is_added_and_the_others_are_discovered(
 ) -> None:
     result = await search(hass, modbus_line.port)
     assert offered(result) == [
-        "KLEFR 6934 22091039 (1, 9600 baud)",
-        "KLEFR 6934 22091040 (5, 9600 baud)",
-        "KLEFR 6934 22091041 (9, 9600 baud)",
+        "KLEFR 6934 22091039 (address 1, 9600 baud)",
+        "KLEFR 6934 22091040 (address 5, 9600 baud)",
+        "KLEFR 6934 22091041 (address 9, 9600 baud)",
     ]
     result = await configure(hass, result["flow_id"], {"meter": "22091040"})
     assert result["type"] is FlowResultType.CREATE_ENTRY
@@ -158,9 +160,9 @@ async def test_m_bus_meters_are_found_however_they_are_addressed(
 ) -> None:
     result = await search(hass, mbus_line.port, "mbus")
     assert sorted(offered(result)) == [
-        "KLEFR 6933/6943 12092001 (12092001, 9600 baud)",
-        "KLEFR 6933/6943 22092002 (22092002, 9600 baud)",
-        "KLEFR 6933/6943 31092001 (7, 9600 baud)",
+        "KLEFR 6933/6943 12092001 (address 12092001, 9600 baud)",
+        "KLEFR 6933/6943 22092002 (address 22092002, 9600 baud)",
+        "KLEFR 6933/6943 31092001 (address 7, 9600 baud)",
     ]
     # That two of them have the primary address 0 does not matter.
     assert not result["errors"]
@@ -219,7 +221,7 @@ async def test_nobody_found_leads_on(hass: HomeAssistant, modbus_line: Line) -> 
     assert result["step_id"] == "nothing_found_modbus"
     assert result["menu_options"] == ["search_all", "search", "modbus"]
     assert result["description_placeholders"]["baud_rate"] == "9600"
-    assert result["description_placeholders"]["parity"] == "even"
+    assert result["description_placeholders"]["parity"] == "Even"
     modbus_line.silent = False
     result = await choose(hass, result, "search")
     result = await proceed(hass, result, {})
@@ -231,7 +233,7 @@ async def test_meters_at_unknown_line_settings_are_found(hass: HomeAssistant) ->
     async with mbus.serve(meter, virtual="virtual://slow", baud_rate=2400) as line:
         result = await search(hass, line.port, "mbus", baud_rate="4800", all_line_settings=True)
         assert offered(result) == [
-            "KLEFR 6933/6943 22092003 (22092003, 2400 baud)",
+            "KLEFR 6933/6943 22092003 (address 22092003, 2400 baud)",
             "search_on",
         ]
         result = await configure(hass, result["flow_id"], {"meter": "22092003"})
@@ -244,7 +246,7 @@ async def test_two_meters_at_one_address_are_explained(hass: HomeAssistant) -> N
     meters = [modbus_meter("22091039", 1), modbus_meter("22091040", 1), modbus_meter("22091041", 2)]
     async with modbus.serve(*meters, virtual="virtual://twins") as line:
         result = await search(hass, line.port)
-        assert offered(result) == ["KLEFR 6934 22091041 (2, 9600 baud)"]
+        assert offered(result) == ["KLEFR 6934 22091041 (address 2, 9600 baud)"]
         assert result["errors"] == {"base": "several_answer"}
         assert result["description_placeholders"]["several"] == "1"
 
@@ -293,11 +295,11 @@ async def test_what_was_found_is_kept_when_the_port_vanishes(
     result = await finish(hass, result)
     # The search can be taken up again where it ended.
     assert offered(result) == [
-        "KLEFR 6934 22091039 (1, 9600 baud)",
-        "KLEFR 6934 22091040 (5, 9600 baud)",
+        "KLEFR 6934 22091039 (address 1, 9600 baud)",
+        "KLEFR 6934 22091040 (address 5, 9600 baud)",
         "search_on",
     ]
-    assert result["errors"]["base"] in ("link_failed", "port_not_found")
+    assert result["errors"]["base"] in ("link_failed_proxy", "port_not_found_proxy")
     await modbus_line.plug()
     result = await proceed(hass, result, {"meter": "search_on"})
     result = await finish(hass, result)
@@ -443,12 +445,12 @@ async def test_the_search_over_all_line_settings_ends_with_the_first_that_find_a
         result = await proceed(hass, result)
         assert result["progress_action"] == "addresses_modbus_found"
         assert result["description_placeholders"]["baud_rate"] == "2400"
-        assert result["description_placeholders"]["parity"] == "none"
+        assert result["description_placeholders"]["parity"] == "None"
         result = await finish(hass, result)
         # One meter at a likely address tells the line settings of the other one.
         assert offered(result) == [
-            "KLEFR 6934 22091040 (5, 2400 baud)",
-            "KLEFR 6934 22091041 (11, 2400 baud)",
+            "KLEFR 6934 22091040 (address 5, 2400 baud)",
+            "KLEFR 6934 22091041 (address 11, 2400 baud)",
             "search_on",
         ]
         line.requests.clear()
@@ -472,7 +474,7 @@ async def test_a_meter_at_an_unlikely_address_is_found_in_the_end(hass: HomeAssi
         assert result["step_id"] == "nothing_found_all_modbus"
         assert result["menu_options"] == ["search_on", "search", "modbus"]
         result = await finish(hass, await choose(hass, result, "search_on"))
-        assert offered(result)[0] == "KLEFR 6934 22091040 (11, 1200 baud)"
+        assert offered(result)[0] == "KLEFR 6934 22091040 (address 11, 1200 baud)"
         meter.address = 8
         result = await proceed(hass, result, {"meter": "search_on"})
         await finish(hass, result)
@@ -515,7 +517,7 @@ async def test_behind_a_gateway_there_is_one_way_to_search(hass: HomeAssistant) 
         assert result["menu_options"] == ["search", "modbus"]
         line.silent = False
         result = await finish(hass, await choose(hass, result, "search"))
-        assert offered(result) == ["KLEFR 6934 22091040 (11)"]
+        assert offered(result) == ["KLEFR 6934 22091040 (address 11)"]
 
 
 async def test_only_several_devices_at_one_address_are_explained(hass: HomeAssistant) -> None:
@@ -548,8 +550,8 @@ def entry_of(meter: VirtualMeter, port: str, **data: Any) -> MockConfigEntry:
 @pytest.mark.parametrize(
     ("address", "baud_rate", "label"),
     [
-        (5, 9600, "KLEFR 6934 22091040 (1 → 5, 9600 baud)"),
-        (1, 1200, "KLEFR 6934 22091040 (1 → 1, 1200 baud)"),
+        (5, 9600, "KLEFR 6934 22091040 (address 1 → 5, 9600 baud)"),
+        (1, 1200, "KLEFR 6934 22091040 (address 1 → 1, 1200 baud)"),
     ],
 )
 async def test_a_known_meter_that_is_found_elsewhere_can_be_followed(
@@ -563,6 +565,7 @@ async def test_a_known_meter_that_is_found_elsewhere_can_be_followed(
         await hass.config_entries.async_setup(entry.entry_id)
         assert entry.state is ConfigEntryState.SETUP_RETRY
         result = await search(hass, line.port, baud_rate=str(baud_rate))
+        assert result["step_id"] == "found_moved"
         assert offered(result)[0] == label
         assert result["description_placeholders"]["known"] == "KLEFR 6934 22091040"
         result = await configure(hass, result["flow_id"], {"meter": "22091040"})
@@ -597,7 +600,7 @@ async def begin_reconfigure(hass: HomeAssistant, entry: MockConfigEntry, port: s
         hass, result["flow_id"], {"port": port, "protocol": entry.data["protocol"]}
     )
     assert result["step_id"] == "reach_find"
-    assert result["description_placeholders"] == {"meter": entry.title, "port": port}
+    assert result["description_placeholders"] == {"meter": entry.title, "port": port_name(port)}
     return await choose(hass, result, "search")
 
 
@@ -621,10 +624,10 @@ async def test_a_lost_meter_is_searched_and_followed(hass: HomeAssistant) -> Non
         assert result["step_id"] == "reach_found_modbus"
         assert result["description_placeholders"] == {
             "meter": entry.title,
-            "port": line.port,
+            "port": port_name(line.port),
             "address": "5",
             "baud_rate": "2400",
-            "parity": "even",
+            "parity": "Even",
         }
         # It was not necessary to search on.
         assert 11 not in {request[0] for request in line.requests}

@@ -281,3 +281,9 @@ def test_every_choice_is_named() -> None:
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
     assert list(selector["found"]["options"]) == [SEARCH_ON]
+
+
+def test_every_repair_has_its_words() -> None:
+    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
+    for issue in STRINGS["issues"].values():
+        assert issue.keys() == {"title", "description"}

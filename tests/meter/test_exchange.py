@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+import gc
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -231,3 +233,22 @@ async def test_answers_of_other_units_and_lengths_are_not_taken() -> None:
     async with serve(ModbusBus) as line, bus_on(ModbusBus, PORT) as bus:
         line.noise = frame(2, bytes.fromhex("0304deadbeef")) + frame(1, bytes.fromhex("0302dead"))
         assert await ask(bus) == ANSWERS[ModbusBus]
+
+
+@all_kinds
+@pytest.mark.parametrize("moments", range(3))
+async def test_a_link_that_fails_leaves_no_error_behind_that_nothing_takes(
+    kind: type[Bus], moments: int
+) -> None:
+    """Home Assistant would log it, without a word on which meter it is about."""
+    left_behind: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left_behind.append(context))
+    async with serve(kind) as line, kind(SerialLink(port=line.port)) as bus:
+        await ask(bus)
+        await line.unplug()
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        with pytest.raises(LinkError):
+            await ask(bus)
+    gc.collect()
+    assert not left_behind
