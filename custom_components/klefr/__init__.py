@@ -1,26 +1,23 @@
 """KLEFR energy meters."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from homeassistant.const import CONF_ADDRESS, Platform
 from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import ConfigEntryNotReady
+from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
-from .communication import async_follow_change, change_store
+from .communication import async_follow_change
 from .const import DOMAIN
-from .coordinator import (
-    KlefrConfigEntry,
-    KlefrData,
-    ReadingsCoordinator,
-    SettingsCoordinator,
-    energies_store,
-    written_store,
-)
+from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator, SettingsCoordinator
+from .entry_data import async_make_usable
 from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
 from .services import async_setup_services
 from .shared_buses import async_hold_bus
+from .stores import async_remove_stores, memory_store
 from .wording import async_translation
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
@@ -37,18 +34,24 @@ PLATFORMS = [
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Set up the actions, also while no meter is loaded."""
     async_setup_services(hass)
+    # Forms and the entries of other meters read this too, also of an entry that is disabled.
+    for entry in hass.config_entries.async_entries(DOMAIN, include_ignore=False):
+        async_make_usable(hass, entry)
     return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
+    if not async_make_usable(hass, entry):
+        raise ConfigEntryError(translation_domain=DOMAIN, translation_key="damaged_entry")
+    memory = await memory_store(hass, entry.entry_id).async_load()
     try:
         await async_follow_change(hass, entry)
         bus = await async_hold_bus(hass, entry)
-        meter = await confirmed(partial(_async_identify, bus, entry))
+        meter = await confirmed(partial(_async_identify, bus, entry, memory))
     except KlefrError as err:
         raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
-    readings = ReadingsCoordinator(hass, entry, meter)
+    readings = ReadingsCoordinator(hass, entry, meter, memory)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
     await settings.async_config_entry_first_refresh()
@@ -57,9 +60,11 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     return True
 
 
-async def _async_identify(bus: Bus, entry: KlefrConfigEntry) -> Meter:
+async def _async_identify(
+    bus: Bus, entry: KlefrConfigEntry, memory: Mapping[str, Any] | None
+) -> Meter:
     """Return the entry's meter if it is the one that answers. Raises KlefrError."""
-    meter = await identify(bus, entry.data[CONF_ADDRESS])
+    meter = await identify(bus, entry.data[CONF_ADDRESS], memory=memory)
     check_serial_number(expected=str(entry.unique_id), found=meter.identity.serial_number)
     return meter
 
@@ -71,6 +76,4 @@ async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bo
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
     """Remove all that is stored about a meter."""
-    await energies_store(hass, entry).async_remove()
-    await written_store(hass, entry).async_remove()
-    await change_store(hass, entry).async_remove()
+    await async_remove_stores(hass, entry.entry_id)

@@ -5,7 +5,7 @@ its entry, the meter is looked for in every way in which it may communicate. So 
 its power, or that of Home Assistant, fails in between.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -17,9 +17,8 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
-from homeassistant.helpers.storage import Store
 
-from .const import CONF_BAUD_RATE, CONF_PARITY, CONF_SECONDARY_ADDRESS, DOMAIN, LOGGER
+from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN, LOGGER
 from .coordinator import KlefrConfigEntry
 from .meter import (
     BaudRate,
@@ -37,6 +36,7 @@ from .meter import (
     possible_communications,
 )
 from .shared_buses import async_canonical_port, async_entries_on_port, async_get_bus, link_from
+from .stores import STORED_CURRENT, STORED_WANTED, change_store
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED: Final = timedelta(minutes=5)
@@ -47,14 +47,6 @@ USING_PORT: Final = (
     ConfigEntryState.SETUP_IN_PROGRESS,
     ConfigEntryState.SETUP_RETRY,
 )
-
-STORED_CURRENT: Final = "current"
-STORED_WANTED: Final = "wanted"
-
-
-def change_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
-    """Return the store of a change that was begun and may not have been finished."""
-    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}.change")
 
 
 async def async_change_communication(
@@ -69,7 +61,7 @@ async def async_change_communication(
     access = await _async_access(hass, entry)
     async with _port_set_free(hass, entry, possible_communications(current, wanted)):
         await check_free(access, current, wanted)
-        await change_store(hass, entry).async_save(
+        await change_store(hass, entry.entry_id).async_save(
             {STORED_CURRENT: asdict(current), STORED_WANTED: asdict(wanted)}
         )
         try:
@@ -100,7 +92,7 @@ async def async_follow_change(hass: HomeAssistant, entry: KlefrConfigEntry) -> N
 
     Call this when the entry is set up. Raises MeterLostError.
     """
-    store = change_store(hass, entry)
+    store = change_store(hass, entry.entry_id)
     if await store.async_load() is None:
         return
     access = await _async_access(hass, entry)
@@ -144,20 +136,9 @@ async def _async_candidates(hass: HomeAssistant, entry: KlefrConfigEntry) -> lis
             parity=link.parity,
         )
     ]
-    if (stored := await change_store(hass, entry).async_load()) is not None:
-        candidates += possible_communications(
-            _restored(stored[STORED_CURRENT]), _restored(stored[STORED_WANTED])
-        )
+    if (stored := await change_store(hass, entry.entry_id).async_load()) is not None:
+        candidates += possible_communications(stored[STORED_CURRENT], stored[STORED_WANTED])
     return candidates
-
-
-def _restored(stored: Mapping[str, Any]) -> Communication:
-    return Communication(
-        address=stored[CONF_ADDRESS],
-        secondary_address=stored[CONF_SECONDARY_ADDRESS],
-        baud_rate=BaudRate(stored[CONF_BAUD_RATE]),
-        parity=Parity(stored[CONF_PARITY]),
-    )
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from homeassistant.const import CONF_ADDRESS, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import issue_registry as ir
-from homeassistant.helpers.storage import Store
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
 
@@ -43,6 +42,7 @@ from .meter import (
     Verdict,
     WrongMeterError,
 )
+from .stores import energies_store, memory_store, written_store
 from .wording import async_translation, port_name
 
 ISSUE_WRONG_METER: Final = "wrong_meter"
@@ -110,25 +110,29 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         return raised(**async_translation(self.hass, self.config_entry.data, error))
 
 
-def energies_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
-    """Return the store of the energies that were believed last."""
-    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}.energies")
-
-
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
     """Polls what the meter measures, and holds energies that cannot be true."""
 
-    def __init__(self, hass: HomeAssistant, entry: KlefrConfigEntry, meter: Meter) -> None:
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        entry: KlefrConfigEntry,
+        meter: Meter,
+        memory: Mapping[str, Any] | None,
+    ) -> None:
+        """Take what is stored of what had to be learned about the meter."""
         self._interval = timedelta(
             seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
         )
         super().__init__(hass, entry, meter, kind="readings", interval=self._interval)
         self._reader = GuardedReader(meter, Memory(), self._now)
-        self._store = energies_store(hass, entry)
+        self._store = energies_store(hass, entry.entry_id)
         self._stored: Mapping[Quantity, float] = {}
         self._next_store = 0.0
         self.suspect_readings = 0
         """How many readings had an energy that could not be true, since Home Assistant started."""
+        self._memory_store = memory_store(hass, entry.entry_id)
+        self._stored_memory = memory or {}
         self._wrong_meter_issue = f"{ISSUE_WRONG_METER}_{entry.entry_id}"
         entry.async_on_unload(partial(ir.async_delete_issue, hass, DOMAIN, self._wrong_meter_issue))
 
@@ -171,6 +175,9 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         # everything is read, to know which phases have a supply.
         quantities = self.meter.quantities if self.data is None else set(self.async_contexts())
         verdict = await self._reader.read(quantities)
+        if self.meter.memory != self._stored_memory:
+            self._stored_memory = self.meter.memory
+            await self._memory_store.async_save(dict(self._stored_memory))
         self._report(verdict)
         if verdict.jumps:
             # A jump must not be believed a second time after a restart.
@@ -236,11 +243,6 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             return await self.meter.dump(registers)
 
 
-def written_store(hass: HomeAssistant, entry: KlefrConfigEntry) -> Store[dict[str, Any]]:
-    """Return the store of the settings written to a meter that does not report its settings."""
-    return Store(hass, 1, f"{DOMAIN}.{entry.entry_id}")
-
-
 class SettingsCoordinator(KlefrCoordinator[Settings]):
     """Polls the settings of a meter while its readings can be polled.
 
@@ -262,7 +264,7 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
             interval=SETTINGS_INTERVAL if meter.reports_settings else None,
         )
         self._readings = readings
-        self._store = written_store(hass, entry)
+        self._store = written_store(hass, entry.entry_id)
         self._written: dict[Setting, SettingValue] = {}
         self.reachable = True
         """Whether the last poll of the readings succeeded."""

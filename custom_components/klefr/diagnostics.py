@@ -9,9 +9,9 @@ from homeassistant.const import CONF_ADDRESS
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.update_coordinator import UpdateFailed
 
-from .communication import change_store
 from .const import CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry, KlefrCoordinator
+from .stores import change_store
 
 TO_REDACT = {"serial_number"}
 
@@ -22,11 +22,14 @@ async def async_get_config_entry_diagnostics(
     """Return how the meter is reached, how it identifies itself, and what was last read."""
     # A secondary address is also the serial number.
     secondary = isinstance(entry.data[CONF_ADDRESS], str)
-    change = await change_store(hass, entry).async_load()
+    change = await change_store(hass, entry.entry_id).async_load() or {}
     diagnostics = {
         "data": async_redact_data(dict(entry.data), {CONF_ADDRESS} if secondary else ()),
         "options": dict(entry.options),
-        "change": async_redact_data(change or {}, {CONF_SECONDARY_ADDRESS}),
+        "change": {
+            stored: async_redact_data(asdict(communication), {CONF_SECONDARY_ADDRESS})
+            for stored, communication in change.items()
+        },
         "state": entry.state.value,
         "reason": entry.error_reason_translation_key,
     }

@@ -22,9 +22,9 @@ METER = f"{INTEGRATION}.meter"
 ROWS = (
     ("const", "meter"),
     ("port_users", "shared_modbus"),
-    ("wording",),
+    ("stores", "wording"),
     ("coordinator", "service_errors"),
-    ("entity", "shared_buses"),
+    ("entity", "entry_data", "shared_buses"),
     ("communication",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
     ("flow_base", "service_targets", "service_values"),
