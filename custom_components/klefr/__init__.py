@@ -14,6 +14,7 @@ from .communication import async_follow_change
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator, SettingsCoordinator
 from .entry_data import async_make_usable
+from .entry_errors import DamagedEntryError
 from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
 from .services import async_setup_services
 from .shared_buses import async_hold_bus
@@ -43,7 +44,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
     if not async_make_usable(hass, entry):
-        raise ConfigEntryError(translation_domain=DOMAIN, translation_key="damaged_entry")
+        raise ConfigEntryError(**async_translation(hass, entry.data, DamagedEntryError()))
     memory = await memory_store(hass, entry.entry_id).async_load()
     try:
         await async_follow_change(hass, entry)

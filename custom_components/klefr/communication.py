@@ -11,15 +11,20 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntryState, OperationNotAllowed
+from homeassistant.config_entries import (
+    ConfigEntryState,
+    ConfigError,
+    OperationNotAllowed,
+    UnknownEntry,
+)
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN, LOGGER
 from .coordinator import KlefrConfigEntry
+from .entry_errors import NotPutBackError, NotSetAsideError
 from .meter import (
     BaudRate,
     Bus,
@@ -27,7 +32,6 @@ from .meter import (
     MeterAccess,
     NotMovedError,
     Parity,
-    PortInUseError,
     Protocol,
     check_free,
     find,
@@ -36,7 +40,7 @@ from .meter import (
     possible_communications,
 )
 from .shared_buses import async_canonical_port, async_entries_on_port, async_get_bus, link_from
-from .stores import STORED_CURRENT, STORED_WANTED, change_store
+from .stores import STORED_CURRENT, STORED_WANTED, async_remove_stores, change_store
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED: Final = timedelta(minutes=5)
@@ -54,9 +58,9 @@ async def async_change_communication(
 ) -> None:
     """Change how a meter communicates, and let its entry follow the meter.
 
-    Raises AddressTakenError and LinkError if nothing was changed, NotMovedError if the meter did
-    not take all of it, and MeterLostError if it does not answer any more: then it is looked for
-    whenever the entry is set up.
+    Raises AddressTakenError, LinkError and NotSetAsideError if nothing was changed, NotMovedError
+    if the meter did not take all of it, and MeterLostError if it does not answer any more: then it
+    is looked for whenever the entry is set up. Raises NotPutBackError if all of it was changed.
     """
     access = await _async_access(hass, entry)
     async with _port_set_free(hass, entry, possible_communications(current, wanted)):
@@ -77,6 +81,7 @@ async def async_read_communication(hass: HomeAssistant, entry: KlefrConfigEntry)
 
     The entry follows a meter that was found. Raises KlefrError.
     """
+    await _async_settled(entry)
     if entry.state is ConfigEntryState.LOADED:
         return await entry.runtime_data.meter.read_communication()
     candidates = await _async_candidates(hass, entry)
@@ -147,7 +152,8 @@ async def _port_set_free(
 ) -> AsyncIterator[None]:
     """Unload an entry, and all others that keep its port from having the line settings needed.
 
-    Afterwards the entry is set up first, so the port gets the line settings of its meter.
+    Afterwards the entry is set up first, so the port gets the line settings of its meter. Raises
+    NotSetAsideError at first, and NotPutBackError at last if nothing else went wrong.
     """
     link = link_from(entry.data)
     links = {
@@ -165,49 +171,71 @@ async def _port_set_free(
             or {replace(link_from(other.data), port=link.port)} != links
         )
     ]
-    unloaded: list[KlefrConfigEntry] = []
+    set_aside: list[KlefrConfigEntry] = []
     try:
         for each in (entry, *others):
-            await _async_unload(hass, each)
-            unloaded.append(each)
+            await _async_set_aside(hass, each)
+            set_aside.append(each)
         yield
     finally:
-        for each in unloaded:
-            await _async_set_up_again(hass, each)
+        not_back = [each.title for each in set_aside if not await _async_put_back(hass, each)]
+        if not_back:
+            LOGGER.error("Entries that were set aside could not be loaded again")
+    if not_back:
+        raise NotPutBackError(not_back)
 
 
-async def _async_unload(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Unload an entry. Raises PortInUseError if it keeps the port."""
-    # Home Assistant refuses to unload an entry that is being set up, as that of a lost meter
-    # is most of the time.
+async def _async_set_aside(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Unload an entry. Raises NotSetAsideError if it keeps the port."""
+    await _async_settled(entry)
+    try:
+        unloaded = await hass.config_entries.async_unload(entry.entry_id)
+    except UnknownEntry:
+        # It was deleted meanwhile.
+        return
+    except OperationNotAllowed:
+        unloaded = False
+    if not unloaded:
+        raise NotSetAsideError([entry.title])
+
+
+async def _async_settled(entry: KlefrConfigEntry) -> None:
+    """Wait until an entry is neither being set up nor being unloaded.
+
+    Until then Home Assistant refuses to unload it, and a lost meter's entry is being set up most of
+    the time.
+    """
     while entry.setup_lock.locked():
         async with entry.setup_lock:
             pass
-    try:
-        unloaded = await hass.config_entries.async_unload(entry.entry_id)
-    except OperationNotAllowed as err:
-        raise PortInUseError(f"{entry.entry_id} is {entry.state}") from err
-    if not unloaded:
-        raise PortInUseError(f"{entry.entry_id} could not be unloaded")
 
 
-async def _async_set_up_again(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Set up an entry, unless it was disabled, removed or set up meanwhile.
+async def _async_put_back(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
+    """Set up an entry, unless it was disabled, deleted or set up meanwhile.
 
-    What fails is shown on the card of the entry, and must not keep the others from being set up.
+    Returns whether that could be tried. Why a meter does not answer is on the card of its entry.
     """
-    if entry.state is not ConfigEntryState.NOT_LOADED or entry.disabled_by:
-        return
+    if (
+        hass.config_entries.async_get_entry(entry.entry_id) is None
+        or entry.state is not ConfigEntryState.NOT_LOADED
+        or entry.disabled_by
+    ):
+        return True
     try:
         await hass.config_entries.async_setup(entry.entry_id)
-    except HomeAssistantError:
-        LOGGER.exception("An entry could not be set up again after a change")
+    except ConfigError:
+        return entry.state is not ConfigEntryState.NOT_LOADED
+    return True
 
 
 async def _async_follow(
     hass: HomeAssistant, entry: KlefrConfigEntry, access: MeterAccess, found: Communication
 ) -> None:
     """Let an entry reach its meter, which was found to communicate like this."""
+    if hass.config_entries.async_get_entry(entry.entry_id) is None:
+        # It was deleted meanwhile.
+        await async_remove_stores(hass, entry.entry_id)
+        return
     data = {**entry.data, CONF_ADDRESS: access.address(found)}
     if not is_gateway(data[CONF_PORT]):
         data |= {CONF_BAUD_RATE: int(found.baud_rate), CONF_PARITY: str(found.parity)}

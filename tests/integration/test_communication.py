@@ -3,9 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntry, ConfigEntryState
+from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
+    ConfigEntry,
+    ConfigEntryState,
+    OperationNotAllowed,
+)
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
@@ -14,6 +20,10 @@ from homeassistant.helpers.json import json_dumps
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.klefr.communication import (
+    async_change_communication,
+    async_read_communication,
+)
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
 from custom_components.klefr.wording import port_name
@@ -410,10 +420,85 @@ async def test_an_entry_that_cannot_be_unloaded_is_said_and_the_others_come_back
         patch.setattr(hass.config_entries, "async_unload", refuse)
         result = await through(hass, await choose(hass, result, "changing"))
     assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] == "port_in_use"
+    assert result["reason"] == "not_set_aside"
+    assert result["description_placeholders"]["meters"] == neighbour.title
     assert virtual_meter.baud_rate == 9600
     assert loaded.state is ConfigEntryState.LOADED
     assert neighbour.state is ConfigEntryState.LOADED
+
+
+async def test_an_entry_that_does_not_come_back_is_said_and_the_others_come_back(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    neighbour: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_up = hass.config_entries.async_setup
+    third = entry_for(
+        VirtualMeter(serial_number="22091041", model=virtual_meter.model, address=11),
+        loaded.data["port"],
+    )
+    third.add_to_hass(hass)
+    await hass.config_entries.async_setup(third.entry_id)
+    assert third.state is ConfigEntryState.SETUP_RETRY
+
+    async def refuse(entry_id: str, _lock: bool = True) -> bool:
+        if entry_id == neighbour.entry_id:
+            raise OperationNotAllowed
+        return await set_up(entry_id, _lock)
+
+    result = await change(hass, loaded, baud_rate="1200")
+    with monkeypatch.context() as patch:
+        patch.setattr(hass.config_entries, "async_setup", refuse)
+        result = await through(hass, await choose(hass, result, "changing"))
+    assert result["reason"] == "not_put_back"
+    assert result["description_placeholders"]["meters"] == neighbour.title
+    assert virtual_meter.baud_rate == loaded.data["baud_rate"] == 1200
+    assert loaded.state is ConfigEntryState.LOADED
+    assert neighbour.state is ConfigEntryState.NOT_LOADED
+    assert third.state is ConfigEntryState.SETUP_RETRY
+
+
+async def test_a_lost_meters_entry_is_changed_while_it_is_being_set_up(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    """Its setup ends without the meter, and the change finds it."""
+    await hass.config_entries.async_unload(loaded.entry_id)
+    line.silent = True
+    setup = hass.async_create_task(hass.config_entries.async_setup(loaded.entry_id))
+    await asyncio.sleep(0.1)
+    assert loaded.state is ConfigEntryState.SETUP_IN_PROGRESS
+
+    def answer() -> None:
+        line.silent = False
+
+    loaded.async_on_state_change(answer)
+    result = await begin(hass, loaded)
+    await setup
+    assert result["step_id"] == "change"
+    assert loaded.state is ConfigEntryState.LOADED
+
+
+async def test_an_entry_that_is_deleted_during_its_change_leaves_nothing(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    line: Line,
+    virtual_meter: VirtualMeter,
+    hass_storage: dict[str, Any],
+) -> None:
+    def delete(frame: bytes) -> None:
+        if frame[1] == 6:
+            line.before_hearing = None
+            hass.async_create_task(hass.config_entries.async_remove(loaded.entry_id))
+
+    current = await async_read_communication(hass, loaded)
+    line.before_hearing = delete
+    await async_change_communication(hass, loaded, current, replace(current, address=5))
+    await hass.async_block_till_done()
+    assert virtual_meter.address == 5
+    assert not hass.config_entries.async_entries(DOMAIN)
+    assert not [key for key in hass_storage if key.startswith("klefr.")]
 
 
 async def test_another_address_disturbs_nobody(

@@ -21,7 +21,7 @@ METER = f"{INTEGRATION}.meter"
 # The modules of the integration. Each imports only from the rows above its own.
 ROWS = (
     ("const", "meter"),
-    ("port_users", "shared_modbus"),
+    ("entry_errors", "port_users", "shared_modbus"),
     ("stores", "wording"),
     ("coordinator", "service_errors"),
     ("entity", "entry_data", "shared_buses"),

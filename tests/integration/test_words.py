@@ -14,6 +14,11 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 import custom_components.klefr as integration
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.entry_errors import (
+    DamagedEntryError,
+    NotPutBackError,
+    NotSetAsideError,
+)
 from custom_components.klefr.meter import (
     AddressTakenError,
     BaudRate,
@@ -108,13 +113,15 @@ DETAILED: Final[list[Callable[[], KlefrError]]] = [
     lambda: AddressTakenError("30000040", "KLEFR 6934 22091040"),
     lambda: NotMovedError(wanted=THERE, found=HERE),
     refused_move,
+    lambda: NotSetAsideError(["KLEFR 6934 22091040"]),
+    lambda: NotPutBackError(["KLEFR 6934 22091040", "KLEFR 6934 22091041"]),
     lambda: MeterLostError(tried=[THERE, HERE], untried=[]),
     lambda: MeterLostError(tried=[HERE], untried=[THERE]),
     lambda: MeterLostError(tried=[], untried=[HERE, THERE]),
 ]
 PLAIN: Final = [
     error
-    for error in vars(errors).values()
+    for error in (*vars(errors).values(), DamagedEntryError)
     if isinstance(error, type)
     and issubclass(error, KlefrError)
     and hasattr(error, "key")
@@ -167,7 +174,7 @@ async def test_every_case_has_its_message_and_every_message_its_case(
     translations: list[tuple[Protocol, str, Translation]],
 ) -> None:
     keys = {each["translation_key"] for _, _, each in translations}
-    assert keys | set(Problem) | {"damaged_entry"} == EXCEPTIONS.keys()
+    assert keys | set(Problem) == EXCEPTIONS.keys()
     assert {error.key for error in PLAIN} >= KINDS.keys()
 
 

@@ -1,0 +1,32 @@
+"""What can go wrong with the entries of meters, beside the meters themselves."""
+
+from collections.abc import Sequence
+
+from .meter import KlefrError
+
+
+class DamagedEntryError(KlefrError):
+    """The entry does not say where its meter is."""
+
+    key = "damaged_entry"
+
+
+class EntriesError(KlefrError):
+    """Home Assistant could not load or unload entries of meters that share a port."""
+
+    def __init__(self, meters: Sequence[str]) -> None:
+        """Keep the names of their meters."""
+        super().__init__(", ".join(meters))
+        self.meters = meters
+
+
+class NotSetAsideError(EntriesError):
+    """Entries could not be unloaded, so they keep the port."""
+
+    key = "not_set_aside"
+
+
+class NotPutBackError(EntriesError):
+    """Entries that were set aside could not be loaded again."""
+
+    key = "not_put_back"
