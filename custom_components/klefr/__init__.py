@@ -17,7 +17,7 @@ from .entry_data import async_make_usable
 from .entry_errors import DamagedEntryError
 from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
 from .services import async_setup_services
-from .shared_buses import async_hold_bus
+from .shared_buses import async_give_way, async_hold_bus
 from .stores import async_remove_stores, memory_store
 from .wording import async_translation
 
@@ -47,6 +47,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
         raise ConfigEntryError(**async_translation(hass, entry.data, DamagedEntryError()))
     memory = await memory_store(hass, entry.entry_id).async_load()
     try:
+        await async_give_way(hass, entry)
         await async_follow_change(hass, entry)
         bus = await async_hold_bus(hass, entry)
         meter = await confirmed(partial(_async_identify, bus, entry, memory))

@@ -20,6 +20,17 @@ class EntriesError(KlefrError):
         self.meters = meters
 
 
+class NotYetError(KlefrError):
+    """Entries of other integrations that will share the port have to be set up first."""
+
+    key = "not_yet"
+
+    def __init__(self, users: Sequence[str]) -> None:
+        """Keep the names of the entries."""
+        super().__init__(", ".join(users))
+        self.users = users
+
+
 class NotSetAsideError(EntriesError):
     """Entries could not be unloaded, so they keep the port."""
 

@@ -9,13 +9,26 @@ from dataclasses import replace
 import os
 from typing import Any, Final
 
-from homeassistant.const import CONF_PORT, CONF_PROTOCOL
+from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util.hass_dict import HassKey
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .coordinator import KlefrConfigEntry
-from .meter import BUSES, BaudRate, Bus, LineSettingsError, Parity, Protocol, SerialLink
+from .entry_errors import NotYetError
+from .meter import (
+    BUSES,
+    BaudRate,
+    Bus,
+    LineSettingsError,
+    Parity,
+    Protocol,
+    SerialLink,
+    is_gateway,
+    split_gateway_port,
+)
+from .meter.bus import OwnBus
+from .port_users import async_expected_sharers
 
 DATA_BUSES: Final[HassKey[dict[str, Bus]]] = HassKey(f"{DOMAIN}_buses")
 
@@ -134,12 +147,41 @@ async def async_find_bus(hass: HomeAssistant, protocol: Protocol, link: SerialLi
     return async_get_bus(hass, protocol, replace(link, port=port))
 
 
+async def async_give_way(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+    """Make sure that no other integration is about to share the port of an entry.
+
+    It has to come first: a connection that it shares can be used here, but not the other way
+    around. Raises NotYetError.
+    """
+    if entry.data[CONF_PROTOCOL] == Protocol.MBUS:
+        return
+    port = entry.data[CONF_PORT]
+    host = split_gateway_port(port)[0].lower() if is_gateway(port) else None
+    first = [
+        name
+        for name, stored in (await async_expected_sharers(hass)).items()
+        if host in {each.lower() for each in stored}
+        or await _async_names_of(
+            hass, port, [each for each in stored if "/" in each and each.isprintable()]
+        )
+    ]
+    if first:
+        raise NotYetError(first)
+
+
 async def async_hold_bus(hass: HomeAssistant, entry: KlefrConfigEntry) -> Bus:
     """Return an entry's bus, held until the entry unloads.
 
-    Raises LineSettingsError if the port is held with another protocol or other line settings.
+    Raises LineSettingsError if the port is held with another protocol or other line settings, and
+    PortInUseError.
     """
     bus = await async_find_bus(hass, Protocol(entry.data[CONF_PROTOCOL]), link_from(entry.data))
     bus.hold()
     entry.async_on_unload(bus.release)
+    if not isinstance(bus, OwnBus):
+        # It is there, so all that this import needs is loaded.
+        from .shared_modbus import SharedModbusBus  # noqa: PLC0415
+
+        assert isinstance(bus, SharedModbusBus)
+        bus.hold_unit(entry, entry.data[CONF_ADDRESS])
     return bus

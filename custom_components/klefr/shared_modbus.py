@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final, override
 
-from homeassistant.components.modbus import async_get_temporary_unit
+from homeassistant.components.modbus import async_get_temporary_unit, async_get_unit
 from homeassistant.components.modbus.connection import DATA_MODBUS_CONNECTIONS
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
@@ -25,6 +25,7 @@ from modbus_connection import (
     ModbusUnit,
 )
 
+from .coordinator import KlefrConfigEntry
 from .meter import (
     BaudRate,
     CommunicationError,
@@ -103,6 +104,22 @@ class SharedModbusBus(ModbusLine):
         self._borrowed = AsyncExitStack()
         self._answered_last: set[int] = set()
         self._late_until: dict[int, float] = {}
+
+    def hold_unit(self, entry: KlefrConfigEntry, unit: int) -> None:
+        """Hold a unit until its entry unloads. Raises PortInUseError.
+
+        Home Assistant then shows the entry among those that use the connection.
+        """
+        try:
+            self._shared_units[unit] = async_get_unit(self._hass, entry, self._params, unit)
+        except HomeAssistantError as err:
+            raise PortInUseError(str(err)) from err
+
+        @callback
+        def forget() -> None:
+            self._shared_units.pop(unit, None)
+
+        entry.async_on_unload(forget)
 
     @override
     async def read_registers(

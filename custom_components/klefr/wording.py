@@ -23,7 +23,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.translation import async_get_cached_translations, async_translate_state
 
 from .const import DOMAIN, NAME
-from .entry_errors import EntriesError
+from .entry_errors import EntriesError, NotYetError
 from .meter import (
     AddressTakenError,
     Communication,
@@ -284,6 +284,11 @@ def _(error: NotResetError, hass: HomeAssistant, protocol: Protocol, port: str) 
 def _(error: AddressTakenError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
     taken = {"address": str(error.address)}
     return ("by", {**taken, "holder": error.holder}) if error.holder else ("", taken)
+
+
+@_case.register
+def _(error: NotYetError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"users": listed(error.users)}
 
 
 @_case.register

@@ -1,21 +1,35 @@
 """A meter on a port that Home Assistant holds for another integration."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 import sys
 from typing import Any
 
 from homeassistant.components.modbus import async_get_unit
-from homeassistant.components.modbus.connection import DATA_MODBUS_CONNECTIONS
-from homeassistant.config_entries import ConfigEntryState
-from homeassistant.const import STATE_UNAVAILABLE, Platform
-from homeassistant.core import HomeAssistant
+from homeassistant.components.modbus.connection import (
+    DATA_MODBUS_CONNECTIONS,
+    async_get_connection_info,
+)
+from homeassistant.config_entries import (
+    ConfigEntry,
+    ConfigEntryDisabler,
+    ConfigEntryState,
+    ConfigFlow,
+)
+from homeassistant.const import EVENT_HOMEASSISTANT_STARTED, STATE_UNAVAILABLE, Platform
+from homeassistant.core import CoreState, HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from modbus_connection import ModbusSerialParams, ModbusTcpParams, ModbusTimeoutError, ModbusUnit
 import pytest
-from pytest_homeassistant_custom_component.common import MockConfigEntry
+from pytest_homeassistant_custom_component.common import (
+    MockConfigEntry,
+    MockModule,
+    mock_config_flow,
+    mock_integration,
+    mock_platform,
+)
 
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import (
@@ -373,3 +387,163 @@ async def test_through_the_open_port_a_meter_gets_another_address_but_no_other_l
     assert loaded.data["address"] == virtual_meter.address == 7
     assert loaded.state is ConfigEntryState.LOADED
     assert await heat_pump.read_holding_registers(0x4000, 2) == HEAT_PUMP_NUMBER
+
+
+async def test_home_assistant_shows_which_unit_an_entry_holds(
+    hass: HomeAssistant, heat_pump: ModbusUnit, other: MockConfigEntry, loaded: MockConfigEntry
+) -> None:
+    [connection] = async_get_connection_info(hass)
+    assert connection.units == {other.entry_id: [HEAT_PUMP_UNIT], loaded.entry_id: [1]}
+    await hass.config_entries.async_unload(loaded.entry_id)
+    [connection] = async_get_connection_info(hass)
+    assert connection.units == {other.entry_id: [HEAT_PUMP_UNIT]}
+
+
+async def test_a_form_can_ask_a_meter_whose_entry_has_just_been_unloaded(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, line: Line
+) -> None:
+    bus = loaded.runtime_data.meter._bus
+    async with bus:
+        await hass.config_entries.async_unload(loaded.entry_id)
+        assert await bus.read_registers(1, 0x4000, 2) == [0x2209, 0x1039]
+
+
+# Who comes first
+
+
+@pytest.fixture
+def newcomer(hass: HomeAssistant, line: Line) -> Iterator[Callable[..., MockConfigEntry]]:
+    """Let the entry of another integration share the port once it is set up."""
+
+    def newcomer(*, dependencies: list[str] | None = None, **data: Any) -> MockConfigEntry:
+        async def set_up(hass: HomeAssistant, entry: ConfigEntry) -> bool:
+            params = ModbusSerialParams(device=line.port, parity="E")
+            unit = async_get_unit(hass, entry, params, HEAT_PUMP_UNIT)
+            assert await unit.read_holding_registers(0x4000, 2) == HEAT_PUMP_NUMBER
+            return True
+
+        async def unload(_hass: HomeAssistant, _entry: ConfigEntry) -> bool:
+            return True
+
+        dependencies = ["modbus"] if dependencies is None else dependencies
+        # The modbus integration itself needs no setting up here.
+        hass.config.components.add("modbus")
+        mock_integration(
+            hass,
+            MockModule(
+                "solar",
+                async_setup_entry=set_up,
+                async_unload_entry=unload,
+                partial_manifest={"dependencies": dependencies},
+            ),
+        )
+        mock_platform(hass, "solar.config_flow")
+        entry = MockConfigEntry(domain="solar", title="Inverter", data=data)
+        entry.add_to_hass(hass)
+        return entry
+
+    class SolarFlow(ConfigFlow):
+        VERSION = 1
+
+    with mock_config_flow("solar", SolarFlow):
+        yield newcomer
+
+
+async def finish_start(hass: HomeAssistant) -> None:
+    hass.set_state(CoreState.running)
+    hass.bus.async_fire(EVENT_HOMEASSISTANT_STARTED)
+    await hass.async_block_till_done(wait_background_tasks=True)
+
+
+async def test_after_a_restart_the_other_integration_comes_first(
+    hass: HomeAssistant,
+    newcomer: Callable[..., MockConfigEntry],
+    entry: MockConfigEntry,
+    line: Line,
+) -> None:
+    solar = newcomer(connection={"device": line.port})
+    hass.set_state(CoreState.starting)
+    await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.SETUP_RETRY
+    assert entry.error_reason_translation_key == "not_yet"
+    assert "Inverter (solar)" in str(entry.reason)
+    assert not line.requests
+    assert await hass.config_entries.async_setup(solar.entry_id)
+    await finish_start(hass)
+    assert entry.state is ConfigEntryState.LOADED
+    [connection] = async_get_connection_info(hass)
+    assert connection.units == {solar.entry_id: [HEAT_PUMP_UNIT], entry.entry_id: [1]}
+    await hass.config_entries.async_unload(entry.entry_id)
+    await hass.config_entries.async_unload(solar.entry_id)
+
+
+async def test_another_integration_that_fails_at_start_is_tried_again_first(
+    hass: HomeAssistant,
+    newcomer: Callable[..., MockConfigEntry],
+    entry: MockConfigEntry,
+    line: Line,
+) -> None:
+    solar = newcomer(device=line.port)
+    solar.mock_state(hass, ConfigEntryState.SETUP_RETRY)
+    hass.set_state(CoreState.starting)
+    await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.error_reason_translation_key == "not_yet"
+    # It fails again.
+    await finish_start(hass)
+    assert entry.state is ConfigEntryState.LOADED
+    assert isinstance(entry.runtime_data.meter._bus, ModbusBus)
+
+
+async def test_another_integration_that_is_being_set_up_comes_first_at_any_time(
+    hass: HomeAssistant,
+    newcomer: Callable[..., MockConfigEntry],
+    entry: MockConfigEntry,
+    line: Line,
+) -> None:
+    solar = newcomer(device=line.port)
+    solar.mock_state(hass, ConfigEntryState.SETUP_IN_PROGRESS)
+    await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.error_reason_translation_key == "not_yet"
+    solar.mock_state(hass, ConfigEntryState.SETUP_ERROR)
+    await wait(hass, seconds=60)
+    assert entry.state is ConfigEntryState.LOADED
+
+
+@pytest.mark.parametrize(
+    "case", ["another port", "not shared", "disabled", "not started", "failed", "text"]
+)
+async def test_nothing_else_is_waited_for(
+    hass: HomeAssistant,
+    newcomer: Callable[..., MockConfigEntry],
+    entry: MockConfigEntry,
+    line: Line,
+    case: str,
+) -> None:
+    port = {"another port": "/dev/ttyUSB7", "text": "a/b\0"}.get(case, line.port)
+    solar = newcomer(dependencies=[] if case == "not shared" else ["modbus"], device=port)
+    if case == "disabled":
+        await hass.config_entries.async_set_disabled_by(solar.entry_id, ConfigEntryDisabler.USER)
+    if case == "failed":
+        solar.mock_state(hass, ConfigEntryState.SETUP_ERROR)
+    if case != "not started":
+        hass.set_state(CoreState.starting)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    hass.set_state(CoreState.running)
+
+
+@pytest.mark.parametrize("host", ["gateway", "GATEWAY", "socket://gateway:502"])
+async def test_an_integration_on_the_same_gateway_comes_first(
+    hass: HomeAssistant,
+    newcomer: Callable[..., MockConfigEntry],
+    entry_data: dict[str, Any],
+    host: str,
+) -> None:
+    newcomer(host=host, port=502)
+    data = {**entry_data, "port": "socket://Gateway:502", "protocol": "modbus_tcp"}
+    entry = MockConfigEntry(domain=DOMAIN, unique_id=SERIAL_NUMBER, data=data)
+    entry.add_to_hass(hass)
+    hass.set_state(CoreState.starting)
+    await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.error_reason_translation_key == "not_yet"
+    hass.set_state(CoreState.running)
+    await hass.config_entries.async_unload(entry.entry_id)

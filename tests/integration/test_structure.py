@@ -21,10 +21,11 @@ METER = f"{INTEGRATION}.meter"
 # The modules of the integration. Each imports only from the rows above its own.
 ROWS = (
     ("const", "meter"),
-    ("entry_errors", "port_users", "shared_modbus"),
+    ("entry_errors", "port_users"),
     ("stores", "wording"),
     ("coordinator", "service_errors"),
-    ("entity", "entry_data", "shared_buses"),
+    ("entity", "entry_data", "shared_modbus"),
+    ("shared_buses",),
     ("communication",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
     ("flow_base", "service_targets", "service_values"),

@@ -18,6 +18,7 @@ from custom_components.klefr.entry_errors import (
     DamagedEntryError,
     NotPutBackError,
     NotSetAsideError,
+    NotYetError,
 )
 from custom_components.klefr.meter import (
     AddressTakenError,
@@ -113,6 +114,7 @@ DETAILED: Final[list[Callable[[], KlefrError]]] = [
     lambda: AddressTakenError("30000040", "KLEFR 6934 22091040"),
     lambda: NotMovedError(wanted=THERE, found=HERE),
     refused_move,
+    lambda: NotYetError(["Heat pump (solar)"]),
     lambda: NotSetAsideError(["KLEFR 6934 22091040"]),
     lambda: NotPutBackError(["KLEFR 6934 22091040", "KLEFR 6934 22091041"]),
     lambda: MeterLostError(tried=[THERE, HERE], untried=[]),
