@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+import logging
 from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry
@@ -29,6 +30,7 @@ from .meter import (
     LOCKED_CODE,
     CalculationCode,
     Counter,
+    Decision,
     GuardedReader,
     KlefrError,
     Memory,
@@ -195,7 +197,10 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
     def _report(self, verdict: Verdict) -> None:
         self.suspect_readings += verdict.suspect
         for jump in verdict.jumps:
-            LOGGER.warning(
+            # A new calculation code and a reset were wanted.
+            expected = jump.reason is not Decision.PERSISTENT
+            LOGGER.log(
+                logging.INFO if expected else logging.WARNING,
                 "%s: %s went from %s to %s: %s",
                 self.name,
                 jump.quantity,
