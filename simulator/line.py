@@ -7,7 +7,7 @@ can be made to go wrong. It knows no protocol: a face hears frames and answers t
 from abc import ABC, abstractmethod
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 import contextlib
 import logging
 from random import Random
@@ -32,6 +32,8 @@ CHARACTERS_AT_ONCE = 8
 REQUESTS_KEPT = 10_000
 
 type Send = Callable[[bytes], None]
+type Piece = tuple[float, bytes]
+"""Seconds of silence, and what follows them."""
 type Split = Callable[[bytearray], Iterator[bytes]]
 """Takes whole frames off the front of what was received, and leaves all else."""
 
@@ -108,6 +110,8 @@ class Line(ABC):
         """Called with each frame before meters hear it."""
         self.before_answering: Callable[[bytes], None] | None = None
         """Called with each frame when meters have done what it says, before they answer."""
+        self.change_answer: Callable[[bytes, bytes], Awaitable[Sequence[Piece]]] | None = None
+        """Called with each frame and the answer to it. What it returns arrives instead."""
         self.requests: deque[bytes] = deque(maxlen=REQUESTS_KEPT)
         """The latest frames that clients sent, as they were."""
         self.parity = parity
@@ -209,7 +213,13 @@ class Line(ABC):
                     self.before_answering(frame)
                 await asyncio.sleep(self.delay_answer)
                 if answer and not self.silent:
-                    await self._talk(self.noise + self._damaged(answer), character_time, send)
+                    answer = self.noise + self._damaged(answer)
+                    pieces: Sequence[Piece] = ((0.0, answer),)
+                    if self.change_answer is not None:
+                        pieces = await self.change_answer(frame, answer)
+                    for silence, piece in pieces:
+                        await asyncio.sleep(silence)
+                        await self._talk(piece, character_time, send)
             except Exception:
                 _LOGGER.exception("Could not answer %s", frame.hex(" "))
 

@@ -93,7 +93,8 @@ async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings()
         del virtual_meter.overrides[0x400C]
         line.requests.clear()
         await meter.read_settings()
-        assert len(line.requests) == 2
+        # The last of them asks whether it is so.
+        assert len(line.requests) == 3
         readings = await meter.read(load)
     assert readings == {Quantity.CURRENT_L1: 180.0, Quantity.ACTIVE_POWER: 60.0}
     assert meter.identity.model is Model.KLEFR_6944

@@ -151,7 +151,7 @@ def judge(
         for quantity in values
     }
     slack = _flow(3 * limits.at_once, spread)
-    explained = _explain_totals(alone, steps, accepted, code, slack)
+    explained = _explain_totals(alone, steps, accepted, code)
     if just_reset:
         explained |= _explain_counter(alone, steps, accepted)
     found = alone | {quantity: explanation.found for quantity, explanation in explained.items()}
@@ -173,6 +173,9 @@ def judge(
     # A total that is believed while another contradicts the code may still be of the code before.
     proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
     covered, broken = _blame(findings, far, memory.not_kept)
+    # Totals jump with the calculation code, and the counter is reset, in a meter that is well.
+    torn = not far <= TOTALS | {COUNTER}
+    damaged = torn or bool(broken)
     outcomes = {
         quantity: _settle(
             quantity,
@@ -182,6 +185,8 @@ def judge(
             doubt=memory.doubts.get(quantity),
             covered=quantity in covered,
             broken=frozenset(broken.get(quantity, ())),
+            torn=torn,
+            damaged=damaged,
             now=now,
             limits=limits,
             code=proven_code,
@@ -307,7 +312,6 @@ def _explain_totals(
     steps: Mapping[Quantity, int],
     accepted: Mapping[Quantity, Accepted],
     code: CalculationCode | None,
-    slack: float,
 ) -> dict[Quantity, _Explanation]:
     """Find the totals that jumped to what a new code makes of a plausible forward and reverse."""
     explained: dict[Quantity, _Explanation] = {}
@@ -319,7 +323,7 @@ def _explain_totals(
             if (
                 accepted.keys() >= formula.keys()
                 and all(alone.get(part) in POSSIBLE for part in formula)
-                and holds(relation, formula, steps, slack)
+                and holds(relation, formula, steps)
             ):
                 at_once = all(alone[part] in AT_ONCE for part in formula)
                 explained[total] = _Explanation(
@@ -362,7 +366,9 @@ def _blame(
     """Return what a relation covers, and the relations that speak against each quantity.
 
     To blame for a broken relation is what has moved `far`, if anything has. What has, or is
-    to blame, is no witness: a quantity with no other witness shares the blame.
+    to blame, is no witness: a quantity with no other witness shares the blame. So does one
+    that fits to a part that has moved far, whatever other witness it has. A relation covers nothing
+    if it holds only because energy may have flowed while the reading was put together.
     """
     checked = [
         (
@@ -382,12 +388,13 @@ def _blame(
     covered = {
         member
         for finding, concerned in checked
-        if finding.holds and blamed.isdisjoint(finding.members)
+        if finding.exact and blamed.isdisjoint(finding.members)
         for member in (concerned if far.isdisjoint(finding.members) else concerned & far)
     }
     for finding, concerned in checked:
         if not (blamed | far).isdisjoint(finding.members):
-            for member in concerned - covered - far:
+            fits = finding.holds and not far.isdisjoint(finding.members[1:])
+            for member in concerned - far - (set() if fits else covered):
                 against[member].add(finding.relation.key)
     return covered, against
 
@@ -403,7 +410,9 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
-    return not fallen and _is_near(quantity, new, old, limits.confirmed, seconds)
+    # A meter that starts says zero, which must not pass for what a large load makes of a total.
+    power = limits.confirmed if new and old else limits.at_once
+    return not fallen and _is_near(quantity, new, old, power, seconds)
 
 
 def _is_between(quantity: Quantity, middle: float, last: Accepted | None, new: float) -> bool:
@@ -424,6 +433,8 @@ def _settle(
     doubt: Doubt | None,
     covered: bool,
     broken: frozenset[str],
+    torn: bool,
+    damaged: bool,
     now: Moment,
     limits: Limits,
     code: CalculationCode | None,
@@ -433,7 +444,9 @@ def _settle(
     if value is not None and found in AT_ONCE and checked and not broken:
         return _Outcome(decision=found, accepted=_accept(value, now, code))
 
-    said = Doubt(value=value, at=now, first=value, since=now.monotonic, broken=broken)
+    said = Doubt(
+        value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
+    )
     # What no second answer repeats is damage and contradicts nothing.
     rows = [row for row in (doubt and doubt.interrupted, doubt) if row]
     row = next((row for row in rows if _follows(row, quantity, said, limits)), None)
@@ -442,7 +455,13 @@ def _settle(
         said = replace(said, interrupted=interrupted)
         return _Outcome(decision=_reason_to_hold(found, broken), doubt=said)
 
-    held = replace(said, first=row.first, since=row.since, answers=row.answers + 1)
+    held = replace(
+        said,
+        first=row.first,
+        since=row.since,
+        answers=row.answers + 1,
+        broken=row.broken & broken,
+    )
     stayed = held.answers >= ENOUGH_ANSWERS and now.monotonic - held.since >= ENOUGH_SECONDS
     if value is None or row.value is None or row.first is None:
         decision = Decision.UNKNOWN if stayed else Decision.MISSING
@@ -450,19 +469,19 @@ def _settle(
     # Where nothing covers the value, it confirms the one before and waits to be confirmed.
     accepted = _accept(value, now, code) if covered else _accept(row.value, row.at, code)
     waiting = said if _steps(value) != _steps(accepted.value) else None
-    if (
-        found in POSSIBLE
-        and not broken
-        and (covered or _is_between(quantity, row.value, last, value))
-    ):
+    # A counter that cannot be true makes its whole answer doubtful: it may be of another meter.
+    # What no relation covers may be damaged if anything in its answer is.
+    sound = not damaged and not row.damaged and _is_between(quantity, row.value, last, value)
+    if found in POSSIBLE and not broken and not torn and (covered or sound):
         return _Outcome(decision=Decision.CONFIRMED, accepted=accepted, doubt=waiting)
     if stayed:
         return _Outcome(
             decision=Decision.PERSISTENT,
             accepted=accepted,
-            doubt=waiting,
+            # What was damaged about it is believed now.
+            doubt=waiting and replace(waiting, damaged=False),
             counted=_steps(accepted.value) - _steps(row.first),
-            broken=broken,
+            broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
 
@@ -528,9 +547,12 @@ def _reset_offset(
     None if that is not known for sure.
     """
     counter, forward = outcomes.get(COUNTER), outcomes.get(FORWARD)
+    jumped = any(
+        outcome is not None and outcome.decision is Decision.PERSISTENT
+        for outcome in (counter, forward)
+    )
     if not (counter and counter.accepted and forward and forward.accepted):
-        return memory.reset_offset
-    jumped = Decision.PERSISTENT in (counter.decision, forward.decision)
+        return None if jumped else memory.reset_offset
     if not just_reset and not jumped and memory.reset_offset is not None:
         return memory.reset_offset
     if _steps(counter.accepted.value) != steps[COUNTER]:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from .errors import CommunicationError, LinkError
-from .guard import judge, limits_of
+from .errors import KlefrError
+from .guard import READ_AGAIN_SECONDS, judge, limits_of
 from .meter import Meter
 from .model import CalculationCode, Quantity
 from .relations import companions
@@ -34,18 +34,22 @@ class GuardedReader:
     async def read(self, quantities: Collection[Quantity]) -> Verdict:
         """Read these quantities, a second time if the first does not say enough.
 
-        Raises what `Meter.read` raises.
+        Raises what `Meter.read` raises. If only the second reading fails, the first one counts:
+        what was believed in it must be heard of. The verdict wants nothing to be read at once.
         """
         wanted = companions(quantities) & self._meter.quantities
         verdict = await self._read_once(wanted)
         if verdict.read_again_after == 0:
-            with suppress(CommunicationError, LinkError):
+            with suppress(KlefrError):
                 second = await self._read_once(wanted)
                 verdict = replace(
                     second,
                     jumps=(*verdict.jumps, *second.jumps),
                     suspect=verdict.suspect or second.suspect,
                 )
+        if verdict.read_again_after == 0:
+            # Answers that are too far apart would not belong together.
+            return replace(verdict, read_again_after=READ_AGAIN_SECONDS)
         return verdict
 
     async def _read_once(self, quantities: Collection[Quantity]) -> Verdict:

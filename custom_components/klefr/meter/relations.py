@@ -158,6 +158,8 @@ class Finding:
     members: tuple[Quantity, ...]
     """The whole first."""
     holds: bool
+    exact: bool
+    """Whether it would hold if nothing had flowed while the reading was put together."""
 
 
 def check(
@@ -178,14 +180,10 @@ def check(
         readable = [formula for formula in relation.formulas if read >= formula.keys()]
         if relation.whole not in read or not readable:
             continue
-        held = next(
-            (
-                formula
-                for formula in readable
-                if missing.isdisjoint((relation.whole, *formula))
-                and holds(relation, formula, steps, slack)
-            ),
-            None,
+        known = [formula for formula in readable if missing.isdisjoint((relation.whole, *formula))]
+        exact = next((formula for formula in known if holds(relation, formula, steps)), None)
+        held = exact or next(
+            (formula for formula in known if holds(relation, formula, steps, slack)), None
         )
         if held is not None:
             members = (relation.whole, *held)
@@ -193,7 +191,14 @@ def check(
             members = tuple(dict.fromkeys((relation.whole, *chain.from_iterable(readable))))
         else:
             continue
-        findings.append(Finding(relation=relation, members=members, holds=held is not None))
+        findings.append(
+            Finding(
+                relation=relation,
+                members=members,
+                holds=held is not None,
+                exact=exact is not None,
+            )
+        )
     return findings
 
 

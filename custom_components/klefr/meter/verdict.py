@@ -88,6 +88,8 @@ class Doubt:
     """How many there were that did not contradict one another."""
     broken: frozenset[str] = frozenset()
     """The relations that held in none of them."""
+    damaged: bool = False
+    """Whether something in the last of them cannot be true."""
     interrupted: Doubt | None = None
     """What it said before, if this may be damage."""
 

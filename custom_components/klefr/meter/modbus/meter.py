@@ -196,7 +196,10 @@ class ModbusMeter(Meter):
     async def read_settings(self) -> Settings:
         values = await self._read_own_values((*SETTINGS, *CURRENT_RANGE))
         if None not in (values[key] for key in CURRENT_RANGE):
-            self._set_identity(_with_current_range(self.identity, values))
+            identity = _with_current_range(self.identity, values)
+            # Readings are judged by it for minutes, and a checksum does not see all damage.
+            if identity != self.identity and await self._confirms(values, CURRENT_RANGE):
+                self._set_identity(identity)
         return {setting: values[setting] for setting in SETTINGS}
 
     @override
@@ -274,6 +277,11 @@ class ModbusMeter(Meter):
         found = (await self._read_own_values((setting,)))[setting]
         if found != value:
             raise NotAcceptedError(setting, written=value, found=found)
+
+    async def _confirms(self, values: Mapping[Key, Any], keys: Collection[Key]) -> bool:
+        """Tell whether a second answer says the same."""
+        again = await self._read_own_values(keys)
+        return all(again[key] == values[key] for key in keys)
 
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
         """Read values together with the serial number that says whose they are."""
