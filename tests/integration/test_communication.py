@@ -183,7 +183,7 @@ async def test_each_setting_of_a_modbus_meter_is_changed(
     assert loaded.state is ConfigEntryState.LOADED
     assert set(hass.states.async_entity_ids()) == entities
     # As much as can flow until the next poll.
-    await asyncio.sleep(9)
+    await asyncio.sleep(5)
     virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     energy = state(hass, Platform.SENSOR, "forward_active_energy")

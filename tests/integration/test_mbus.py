@@ -235,7 +235,7 @@ async def test_energies_are_the_meters(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     await enable(hass, entity_id(hass, Platform.SENSOR, "total_active_energy"))
-    await asyncio.sleep(9)
+    await asyncio.sleep(5)
     virtual_meter.add_energy(l1=0.1, l2=-0.05)
     await wait(hass)
     energy = virtual_meter.active_energy

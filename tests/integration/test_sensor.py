@@ -177,7 +177,7 @@ async def test_readings_follow_the_meter(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:
     before = float(state(hass, Platform.SENSOR, "forward_active_energy") or "")
-    await asyncio.sleep(9)
+    await asyncio.sleep(5)
     virtual_meter.add_energy(l1=0.1)
     await wait(hass)
     after = float(state(hass, Platform.SENSOR, "forward_active_energy") or "")

@@ -96,7 +96,7 @@ async def test_one_odd_answer_changes_nothing(
 ) -> None:
     data = loaded.runtime_data
     # So much cannot flow at once.
-    await asyncio.sleep(9)
+    await asyncio.sleep(5)
     answer_once_as(line, virtual_meter, number)
     virtual_meter.add_energy(l1=0.1)
     await wait(hass)
