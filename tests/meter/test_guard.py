@@ -1,6 +1,7 @@
 """No wrong energy is let through, and no right one is held for ever."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 import json
 from random import Random
@@ -944,6 +945,99 @@ def test_without_memory_the_energies_are_confirmed_anew() -> None:
     reader.memory = Memory.from_json({"accepted": "damaged"})
     reader.poll()
     assert is_true(reader)
+
+
+# Several things at once
+
+
+OF_LARGE_TRANSFORMERS = Limits(at_once=60, confirmed=3600)
+
+
+def test_damage_within_what_may_have_flowed_between_requests_is_not_believed() -> None:
+    reader = started()
+    reader.wait(10)
+    before = reader.memory.accepted[FORWARD_T1].value
+    verdict = reader.answer(moved(**{FORWARD_T1: 0.05}), spread=2.0)
+    assert verdict.readings[FORWARD_T1] == before
+
+
+def test_a_total_of_zero_fits_to_nothing_but_zeros() -> None:
+    """Over M-Bus it may be anything after a start, but it is the sum of what cannot be zero."""
+    reader = started(
+        CountingMeter().has_counted(1, most=3000),
+        quantities=OVER_MBUS,
+        limits=OF_LARGE_TRANSFORMERS,
+        knows_code=False,
+    )
+    reader.restart()
+    reader.poll(put(0.0), put(0.0))
+    assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+
+
+def test_an_answer_with_damage_confirms_nothing_that_no_relation_covers() -> None:
+    reader = started(quantities=frozenset({FORWARD, REACTIVE}))
+    reader.restart()
+    reader.wait(3600)
+    reader.poll(moved(**{FORWARD: -0.05, REACTIVE: -100}), moved(**{REACTIVE: -100}))
+    assert reader.published[FORWARD] is None
+    reader.poll()
+    assert is_true(reader)
+
+
+def test_another_meter_confirms_nothing_that_is_not_remembered() -> None:
+    reader = started()
+    remembered = {q: a for q, a in reader.memory.accepted.items() if "_reactive" not in q}
+    reader.memory = replace(reader.memory, accepted=remembered)
+    reader.restart()
+    other = CountingMeter().has_counted(2).read
+    reader.poll(lambda _: other(), lambda _: other())
+    assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+
+
+def test_surprises_that_began_one_after_the_other_are_each_believed_in_time() -> None:
+    reader = started()
+    reader.meter.clear()
+    reader.poll(after=1)
+    reader.poll(after=30)
+    damage = moved(**{FORWARD: 50, FORWARD_T1: 50, COUNTER: 50})
+    reader.poll(damage, damage, after=30)
+    since = reader.monotonic
+    while not is_true(reader):
+        reader.poll(after=30)
+        assert reader.monotonic - since <= 180
+
+
+def test_zeros_do_not_end_a_surprise_of_a_total() -> None:
+    reader = started(
+        CountingMeter(code=CalculationCode.FORWARD_MINUS_REVERSE).has_counted(1),
+        quantities=OVER_MBUS,
+        limits=OF_LARGE_TRANSFORMERS,
+        knows_code=False,
+    )
+    reader.meter.has_counted(2, most=100)
+    reader.restart()
+    for _ in range(5):
+        reader.poll(after=25)
+    for _ in range(2):
+        reader.poll(put(0.0), put(0.0), after=25)
+    assert 0.0 not in [accepted.value for accepted in reader.memory.accepted.values()]
+
+
+def test_a_new_code_does_not_explain_a_total_whose_tariffs_do_not_add_up() -> None:
+    """Whether reverse energy has a sign in a total is not known."""
+    reader = started()
+    before = reader.published[TOTAL_T1]
+    reader.meter.code = CalculationCode.REVERSE
+
+    def damage(values: Values) -> Values:
+        return {**values, TOTAL_T1: -(values[TOTAL_T1] or 0), TOTAL: 50_000.0}
+
+    reader.poll(damage, damage)
+    assert reader.published[TOTAL_T1] == before
 
 
 # Whatever happens

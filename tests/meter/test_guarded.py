@@ -5,7 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from custom_components.klefr.meter import MBusBus, Meter, ModbusBus, Quantity, SerialLink, identify
+from custom_components.klefr.meter import (
+    MBusBus,
+    Meter,
+    ModbusBus,
+    Quantity,
+    SerialLink,
+    WrongMeterError,
+    identify,
+)
 from custom_components.klefr.meter.guarded import GuardedReader
 from custom_components.klefr.meter.verdict import Decision, Memory, Moment, Verdict
 from simulator import mbus, modbus
@@ -74,3 +82,37 @@ async def test_the_first_reading_is_read_twice_and_then_each_once(
     for verdict in await polls(reader, 5):
         assert verdict.decisions[FORWARD] in (Decision.STEADY, Decision.PLAUSIBLE)
     assert len(line.requests) < 5 * asked
+
+
+async def test_a_second_reading_that_fails_takes_nothing_back(
+    reader: GuardedReader, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    """What was believed in the first one must be heard of, even if another meter answers now."""
+    await polls(reader, 2)
+    line.requests.clear()
+    await polls(reader, 1)
+    rest = len(line.requests)
+
+    def be_another(_frame: bytes) -> None:
+        nonlocal rest
+        rest -= 1
+        if rest == 0:
+            virtual_meter.serial_number = "22091040"
+
+    virtual_meter.add_energy(l1=1000)
+    line.before_answering = be_another
+    [verdict] = await polls(reader, 1)
+    assert verdict.suspect
+    with pytest.raises(WrongMeterError):
+        await polls(reader, 1)
+
+
+async def test_a_surprise_is_not_left_alone_for_longer_than_answers_belong_together(
+    reader: GuardedReader, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    [first, second] = await polls(reader, 2)
+    assert first.read_again_after is second.read_again_after is None
+    # No two answers agree.
+    line.before_hearing = lambda _: virtual_meter.add_energy(l1=1000)
+    [surprised] = await polls(reader, 1)
+    assert surprised.read_again_after == 30

@@ -75,6 +75,17 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     assert None not in readings.values()
 
 
+async def test_a_current_range_that_is_said_once_changes_nothing(
+    meter: ModbusMeter, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    """What the checksum does not see would shift what is plausible for minutes."""
+    before = meter.identity
+    virtual_meter.overrides[0x400B] = 32767
+    line.before_answering = lambda _: virtual_meter.overrides.clear()
+    await meter.read_settings()
+    assert meter.identity == before
+
+
 async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944", ct_primary=0)
     virtual_meter.overrides |= {0x500C: 180.0, 0x5012: 60.0}

@@ -172,7 +172,7 @@ def judge(
     }
     # A total that is believed while another contradicts the code may still be of the code before.
     proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
-    covered, broken = _blame(findings, far, memory.not_kept)
+    covered, broken = _blame(findings, far, explained.keys(), memory.not_kept)
     # Totals jump with the calculation code, and the counter is reset, in a meter that is well.
     torn = not far <= TOTALS | {COUNTER}
     damaged = torn or bool(broken)
@@ -361,14 +361,18 @@ def _explain_counter(
 
 
 def _blame(
-    findings: Iterable[Finding], far: AbstractSet[Quantity], not_kept: Container[str]
+    findings: Iterable[Finding],
+    far: AbstractSet[Quantity],
+    explained: AbstractSet[Quantity],
+    not_kept: Container[str],
 ) -> tuple[AbstractSet[Quantity], Mapping[Quantity, AbstractSet[str]]]:
     """Return what a relation covers, and the relations that speak against each quantity.
 
-    To blame for a broken relation is what has moved `far`, if anything has. What has, or is
-    to blame, is no witness: a quantity with no other witness shares the blame. So does one
-    that fits to a part that has moved far, whatever other witness it has. A relation covers nothing
-    if it holds only because energy may have flowed while the reading was put together.
+    To blame for a broken relation is what has moved `far`, if anything has, and what jumped for
+    a reason that this relation does not know of. What has moved far, or is to blame, is no
+    witness: a quantity with no other witness shares the blame. So does one that fits to a part
+    that has moved far, whatever other witness it has. A relation covers nothing if it holds
+    only because energy may have flowed while the reading was put together.
     """
     checked = [
         (
@@ -382,7 +386,7 @@ def _blame(
     for finding, concerned in checked:
         if not finding.holds:
             moved = far & set(finding.members)
-            for member in concerned & moved if moved else concerned:
+            for member in concerned & (moved | explained) if moved else concerned:
                 against[member].add(finding.relation.key)
     blamed = set(against)
     covered = {
@@ -406,8 +410,6 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
-    if said.broken != doubt.broken:
-        return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
     # A meter that starts says zero, which must not pass for what a large load makes of a total.
