@@ -279,13 +279,13 @@ def _unseen(damage: Damage) -> AnswerFault:
     return change
 
 
-def _value(new: Callable[[bytes, Passage], bytes]) -> AnswerFault:
-    """Change one to three values, and mend the checksum."""
+def _value(new: Callable[[bytes, Passage], bytes], *, most: int = 3) -> AnswerFault:
+    """Change one value or some, and mend the checksum."""
 
     def change(frame: bytes, passage: Passage) -> bytes:
         changed = bytearray(frame)
         places = passage.codec.values(passage.request, frame)
-        number = min(len(places), passage.random.choice((1, 1, 2, 3)))
+        number = min(len(places), most, passage.random.choice((1, 1, 2, 3)))
         for place in passage.random.sample(places, number):
             part = slice(place, place + VALUE_LENGTH)
             changed[part] = new(bytes(changed[part]), passage)
@@ -357,10 +357,10 @@ ANSWER_FAULTS: Final[Mapping[str, AnswerFault]] = {
     "value reads infinity": _value(lambda _, passage: passage.codec.infinity),
     "value reads huge": _value(lambda _, passage: passage.codec.huge),
     "value slightly lower": _value(
-        lambda value, passage: passage.codec.add(value, -passage.random.choice(SMALL))
+        lambda value, passage: passage.codec.add(value, -passage.random.choice(SMALL)), most=1
     ),
     "value slightly higher": _value(
-        lambda value, passage: passage.codec.add(value, passage.random.choice(SMALL))
+        lambda value, passage: passage.codec.add(value, passage.random.choice(SMALL)), most=1
     ),
     "words swapped": _value(lambda value, _: value[2:] + value[:2]),
     "values swapped": _swap_values,

@@ -18,8 +18,8 @@ What has to hold:
 That last thing is what no guard can know: damage that the checksum does not see, and that
 lies within the rounding. Such a value counts separately if it is off by at most
 0.02 kWh, of a phase 0.04 kWh, from what the meter showed in the same poll or in the one
-before, whose answer may have been waiting for a second one; or by up to 0.1 kWh if another
-value that it is checked with was off alike. Anything that the guard takes for true is looked at, published
+before, whose answer may have been waiting for a second one. Or it is off by up to 5 kWh, which
+the meter can carry, and another value that it is checked with was off alike. Anything that the guard takes for true is looked at, published
 or not.
 """
 
@@ -62,6 +62,7 @@ from simulator import mbus, modbus
 from simulator.faults import (
     ANSWER_FAULTS,
     SCENE_FAULTS,
+    SMALL,
     TIMING_FAULTS,
     Codec,
     Faults,
@@ -122,7 +123,7 @@ FEW_QUANTITIES: Final = frozenset(
     }
 )
 
-MOST_ALIKE: Final = 10
+MOST_ALIKE: Final = max(SMALL)
 """Steps by which values that are checked with one another may be off alike."""
 LONGEST_WAY: Final = 10_000
 """Steps that a counter may take between two looks at it. Beyond that it was set."""
@@ -577,7 +578,7 @@ class House:
                 abs(error - errors[other]) <= _rounding(other)
                 for other in _related(quantity) & errors.keys()
             ):
-                self.tally.within_rounding[f"off by 0.{abs(error):02}, alike"] += 1
+                self.tally.within_rounding[f"off by {abs(error) / 100:.2f}, alike"] += 1
             else:
                 shown = sorted({shown[quantity] for shown in answers})
                 raise Failure(f"{quantity} is taken for {steps / 100}, the meter shows {shown}")
