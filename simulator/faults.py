@@ -123,7 +123,8 @@ class ModbusCodec(Codec):
     @override
     def from_unit(self, frame: bytes, address: int) -> bytes:
         changed = bytearray(frame)
-        changed[self.unit_at] = address
+        if len(changed) > self.unit_at:
+            changed[self.unit_at] = address
         return self.seal(bytes(changed))
 
 

@@ -16,11 +16,11 @@ What has to hold:
   misread, or the guard took a value for true that it could not tell from the truth.
 
 That last thing is what no guard can know: damage that the checksum does not see, and that
-lies within the rounding. Such a value counts separately if it is off by at most
-0.02 kWh, of a phase 0.04 kWh, from what the meter showed in the same poll or in the one
-before, whose answer may have been waiting for a second one. Or it is off by up to 5 kWh, which
-the meter can carry, and another value that it is checked with was off alike. Anything that the guard takes for true is looked at, published
-or not.
+lies within the rounding. Such a value counts separately. It may be off by 0.02 kWh, of a
+phase by 0.04 kWh, from what the meter showed in the same poll or in the one before, whose
+answer may have been waiting for a second one. Or it is off by up to 5 kWh, which the meter
+can carry, and another value that it is checked with is off alike. All that the guard takes
+for true is looked at, published or not.
 """
 
 import argparse
