@@ -728,20 +728,26 @@ def main() -> int:
             seconds += result.seconds
             if result.failure:
                 failures.append(result)
+                print(_how_to_repeat(result), flush=True)
     _report(total)
     print(
         f"{total.faults.total()} faults in {time.monotonic() - began:.0f} s"
         f" ({seconds:.0f} s of computing)"
     )
-    failures.sort(key=lambda result: result.tally.faults.total())
-    for result in failures[:5]:
-        print(
-            f"FAILED: {result.failure}\n    scripts/soak --protocol {result.task.protocol}"
-            f" --seed {result.task.seed} --house {result.task.house}"
-            f" --faults {result.tally.faults.total()}"
-        )
-    print(f"{len(failures)} houses failed" if failures else "No wrong energy, and the truth back.")
+    if failures:
+        shortest = min(failures, key=lambda result: result.tally.faults.total())
+        print(f"{len(failures)} houses failed. The shortest:\n{_how_to_repeat(shortest)}")
+    else:
+        print("No wrong energy, and the truth back.")
     return 1 if failures else 0
+
+
+def _how_to_repeat(result: Result) -> str:
+    task = result.task
+    return (
+        f"FAILED: {result.failure}\n    scripts/soak --protocol {task.protocol}"
+        f" --seed {task.seed} --house {task.house} --faults {result.tally.faults.total()}"
+    )
 
 
 def _report(tally: Tally) -> None:
