@@ -1027,6 +1027,17 @@ def test_zeros_do_not_end_a_surprise_of_a_total() -> None:
     assert 0.0 not in [accepted.value for accepted in reader.memory.accepted.values()]
 
 
+def test_digits_that_are_swapped_between_tariffs_are_not_believed() -> None:
+    """Their sum is right, and one of them is what it may be."""
+    meter = CountingMeter(code=CalculationCode.REVERSE).has_counted(1)
+    reader = started(meter, quantities=OVER_MBUS, knows_code=False)
+    before = reader.published
+    reader.poll(*[moved(**{FORWARD_T1: 0.04, FORWARD_T2: -0.04})] * 2, after=2)
+    assert reader.published[FORWARD_T1] == before[FORWARD_T1]
+    reader.poll()
+    assert is_true(reader)
+
+
 def test_a_new_code_does_not_explain_a_total_whose_tariffs_do_not_add_up() -> None:
     """Whether reverse energy has a sign in a total is not known."""
     reader = started()

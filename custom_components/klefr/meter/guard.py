@@ -172,10 +172,11 @@ def judge(
     }
     # A total that is believed while another contradicts the code may still be of the code before.
     proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
-    covered, broken = _blame(findings, far, explained.keys(), memory.not_kept)
+    suspects = {quantity for quantity, decision in found.items() if decision in IMPLAUSIBLE}
+    covered, broken = _blame(findings, suspects, far, explained.keys(), memory.not_kept)
     # Totals jump with the calculation code, and the counter is reset, in a meter that is well.
     torn = not far <= TOTALS | {COUNTER}
-    damaged = torn or bool(broken)
+    damaged = bool(broken) or not suspects <= TOTALS | {COUNTER}
     outcomes = {
         quantity: _settle(
             quantity,
@@ -362,6 +363,7 @@ def _explain_counter(
 
 def _blame(
     findings: Iterable[Finding],
+    suspects: AbstractSet[Quantity],
     far: AbstractSet[Quantity],
     explained: AbstractSet[Quantity],
     not_kept: Container[str],
@@ -372,7 +374,8 @@ def _blame(
     a reason that this relation does not know of. What has moved far, or is to blame, is no
     witness: a quantity with no other witness shares the blame. So does one that fits to a part
     that has moved far, whatever other witness it has. A relation covers nothing if it holds
-    only because energy may have flowed while the reading was put together.
+    only because energy may have flowed while the reading was put together, or with the help of
+    a suspect: two values that swap their last digits have the same sum.
     """
     checked = [
         (
@@ -393,7 +396,7 @@ def _blame(
         member
         for finding, concerned in checked
         if finding.exact and blamed.isdisjoint(finding.members)
-        for member in (concerned if far.isdisjoint(finding.members) else concerned & far)
+        for member in (concerned if suspects.isdisjoint(finding.members) else concerned & far)
     }
     for finding, concerned in checked:
         if not (blamed | far).isdisjoint(finding.members):
@@ -410,6 +413,9 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
+    if said.broken - doubt.broken:
+        # It breaks what held: damage, not what stayed.
+        return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
     # A meter that starts says zero, which must not pass for what a large load makes of a total.
