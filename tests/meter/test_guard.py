@@ -376,7 +376,8 @@ def test_a_cleared_meter_is_believed_within_three_minutes(interval: float) -> No
     jump = next(jump for jump in reader.jumps if jump.quantity == FORWARD)
     assert jump.before == before[FORWARD]
     assert jump.after == verdict.readings[FORWARD]
-    assert 0 < jump.consumed <= jump.after
+    # It has counted from zero.
+    assert 0 < jump.consumed == jump.after
     assert jump.wall == reader.wall
     assert jump.reason is Decision.PERSISTENT
     reader.poll()
@@ -514,13 +515,27 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     reader.poll(eight_digits, eight_digits)
     assert reader.published == eight_digits(reader.truth)
     assert {jump.quantity for jump in reader.jumps} == {FORWARD, TOTAL}
-    assert 0 <= reader.jumps[0].consumed < reader.jumps[0].after
+    assert 0 < reader.jumps[0].consumed == reader.jumps[0].after
     # Tariffs that have not rolled over go on being checked.
     assert not reader.memory.not_kept
     verdict = reader.answer(
         lambda values: moved(forward_active_energy_t1=0.1)(eight_digits(values))
     )
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
+
+
+@pytest.mark.parametrize("left", [2000, 0.9, 0.55])
+def test_a_counter_that_fell_to_something_else_has_counted_only_since(left: float) -> None:
+    meter = CountingMeter()
+    meter.counts["forward", "active", "_t1"] = 1.0 if left < 1 else 3000.0
+    reader = started(meter, quantities=frozenset({FORWARD}), load=(1, 0, 0))
+    meter.counts["forward", "active", "_t1"] = left
+    while not reader.jumps:
+        reader.poll()
+        assert reader.answers < 50
+    [jump] = reader.jumps
+    # What flowed until the first look at it is not known.
+    assert left <= round(jump.after - jump.consumed, 2) <= left + 0.02
 
 
 # The calculation code

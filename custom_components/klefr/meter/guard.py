@@ -455,11 +455,14 @@ def _settle(
     said = Doubt(
         value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
     )
-    # What no second answer repeats is damage and contradicts nothing.
+    # What no second answer repeats is damage and contradicts nothing, except a return to what
+    # the meter can have counted.
     rows = [row for row in (doubt and doubt.interrupted, doubt) if row]
     row = next((row for row in rows if _follows(row, quantity, said, limits)), None)
     if row is None:
-        interrupted = next((row for row in reversed(rows) if row.answers > 1), None)
+        returned = last is not None and found in POSSIBLE
+        longer = next((row for row in reversed(rows) if row.answers > 1), None)
+        interrupted = None if returned else longer
         said = replace(said, interrupted=interrupted)
         return _Outcome(decision=_reason_to_hold(found, broken), doubt=said)
 
@@ -488,10 +491,24 @@ def _settle(
             accepted=accepted,
             # What was damaged about it is believed now.
             doubt=waiting and replace(waiting, damaged=False),
-            counted=_steps(accepted.value) - _steps(row.first),
+            counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
+
+
+def _start(
+    quantity: Quantity, first: float, since: float, last: Accepted | None, limits: Limits
+) -> int:
+    """Return the steps that a surprise which stays counts from.
+
+    A counter that has fallen to what can have flowed since the last good value counts from zero.
+    """
+    steps = _steps(first)
+    if last is None or abs(steps) > abs(steps - _steps(last.value)):
+        return steps
+    seconds = 0.0 if last.monotonic is None else since - last.monotonic
+    return 0 if _is_near(quantity, steps, 0, limits.at_once, seconds) else steps
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
