@@ -524,6 +524,20 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
 
 
+def test_a_jump_does_not_become_possible_by_waiting() -> None:
+    # With transformers of which the bus does not tell, this much can flow in a minute.
+    limits = Limits(at_once=60, confirmed=3600)
+    reader = started(quantities=frozenset({TOTAL}), limits=limits)
+    jump = moved(**{TOTAL: 180.0})
+    before = reader.published[TOTAL]
+    for _ in range(12):
+        verdict = reader.poll(jump, jump)
+        assert verdict.decisions[TOTAL] is Decision.JUMPED
+        assert reader.published[TOTAL] == before
+    reader.poll(jump, jump)
+    assert [jump.reason for jump in reader.jumps] == [Decision.PERSISTENT]
+
+
 @pytest.mark.parametrize("left", [2000, 0.9, 0.55])
 def test_a_counter_that_fell_to_something_else_has_counted_only_since(left: float) -> None:
     meter = CountingMeter()

@@ -147,7 +147,9 @@ def judge(
         )
 
     alone = {
-        quantity: _judge_alone(quantity, steps, accepted.get(quantity), now, limits)
+        quantity: _judge_alone(
+            quantity, steps, accepted.get(quantity), memory.doubts.get(quantity), now, limits
+        )
         for quantity in values
     }
     slack = _flow(3 * limits.at_once, spread)
@@ -277,6 +279,13 @@ def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: floa
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
+def _is_nearer(new: int, doubt: Doubt, old: int, now: Moment) -> bool:
+    """Tell whether a value goes on with what was held, not with the last good one."""
+    if doubt.value is None or now.monotonic - doubt.at.monotonic > LONGEST_SILENCE:
+        return False
+    return abs(new - _steps(doubt.value)) < abs(new - old)
+
+
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
     return accepted is None or accepted.monotonic is None or accepted.monotonic < moment.monotonic
 
@@ -285,10 +294,11 @@ def _judge_alone(
     quantity: Quantity,
     steps: Mapping[Quantity, int],
     last: Accepted | None,
+    doubt: Doubt | None,
     now: Moment,
     limits: Limits,
 ) -> Decision:
-    """Judge a value by the last good one."""
+    """Judge a value by the last good one, and by whether it has just been a jump."""
     if quantity not in steps:
         return Decision.MISSING
     if last is None:
@@ -296,6 +306,9 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
+    if doubt and doubt.jumped and _is_nearer(new, doubt, old, now):
+        # It does not become possible by waiting.
+        return Decision.JUMPED
     longest = now.wall - last.wall
     if last.monotonic is None:
         longest = max(longest, 0) + CLOCK_ERROR
@@ -453,7 +466,13 @@ def _settle(
         return _Outcome(decision=found, accepted=_accept(value, now, code))
 
     said = Doubt(
-        value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
+        value=value,
+        at=now,
+        first=value,
+        since=now.monotonic,
+        broken=broken,
+        damaged=damaged,
+        jumped=found is Decision.JUMPED,
     )
     # What no second answer repeats is damage and contradicts nothing, except a return to what
     # the meter can have counted.
@@ -490,7 +509,7 @@ def _settle(
             decision=Decision.PERSISTENT,
             accepted=accepted,
             # What was damaged about it is believed now.
-            doubt=waiting and replace(waiting, damaged=False),
+            doubt=waiting and replace(waiting, damaged=False, jumped=False),
             counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
