@@ -7,6 +7,7 @@ import re
 from string import Formatter
 from typing import Any
 
+from homeassistant.helpers.selector import validate_selector
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
 import pytest
 
@@ -133,6 +134,12 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         for field in strings["fields"].values():
             assert field.keys() == {"name", "description"}
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
+
+
+def test_every_field_has_a_selector_that_home_assistant_takes() -> None:
+    for service in SERVICES.values():
+        for field in service["fields"].values():
+            assert validate_selector(field["selector"])
 
 
 def test_the_irreversible_action_is_listed_last() -> None:

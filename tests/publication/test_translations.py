@@ -141,6 +141,32 @@ def test_every_text_is_one_that_hassfest_takes(file: Path) -> None:
             assert not fields(text), path
 
 
+SECTIONS = {"config", "entity", "exceptions", "issues", "options", "selector", "services"}
+FORM = {"step", "error", "abort", "progress", "create_entry", "flow_title"}
+STEP = {
+    *("title", "description", "data", "data_description", "submit", "sections"),
+    *("menu_options", "menu_option_descriptions"),
+}
+SECTION = {"name", "description", "data", "data_description"}
+
+
+def test_every_text_is_in_a_place_that_hassfest_knows() -> None:
+    for path in read(FOLDER / "strings.json"):
+        section, *rest = path.split("::")
+        assert section in SECTIONS, path
+        if section in ("config", "options"):
+            assert rest[0] in FORM, path
+            if rest[0] == "step":
+                assert rest[2] in STEP, path
+                assert rest[2] != "sections" or rest[4] in SECTION, path
+        elif section == "entity":
+            assert rest[2] in {"name", "state", "state_attributes"}, path
+        elif section == "exceptions":
+            assert rest[1:] == ["message"], path
+        elif section == "selector":
+            assert rest[1] == "options", path
+
+
 def test_every_key_is_one_that_hassfest_takes() -> None:
     for path in read(FOLDER / "strings.json"):
         for key in path.split("::"):
