@@ -81,8 +81,6 @@ KILOWATTS_PER_AMPERE: Final = 0.6
 """What a phase carries at most: 500 V between phases of a delta network, 20 % overload."""
 DIRECT_CURRENT: Final = 100
 """A. What a direct meter is rated for."""
-TRANSFORMER_METER_CURRENT: Final = 6
-"""A. What a meter with transformers is rated for on their secondary side."""
 LARGEST_CURRENT: Final = 6000
 """A. What the largest usual transformers carry."""
 
@@ -101,14 +99,9 @@ SUSPECT: Final = IMPLAUSIBLE | {Decision.INCONSISTENT}
 
 
 def limits_of(identity: Identity) -> Limits:
-    """Return what a meter can carry. One that does not tell may have transformers."""
-    if primary := identity.transformer_primary_current:
-        secondary = identity.transformer_secondary_current or 1
-        current = largest = primary * TRANSFORMER_METER_CURRENT / secondary
-    elif identity.rated_current:
-        current = largest = identity.rated_current
-    else:
-        current, largest = DIRECT_CURRENT, LARGEST_CURRENT
+    """Return what a meter can carry. One that does not report it may have transformers."""
+    current = identity.maximum_current or DIRECT_CURRENT
+    largest = identity.maximum_current or LARGEST_CURRENT
     return Limits(at_once=current * KILOWATTS_PER_AMPERE, confirmed=largest * KILOWATTS_PER_AMPERE)
 
 
