@@ -443,6 +443,19 @@ def test_damage_that_is_not_repeated_does_not_start_a_surprise_anew() -> None:
     assert is_true(reader)
 
 
+def test_a_return_to_what_is_plausible_contradicts_a_surprise_even_in_a_damaged_answer() -> None:
+    reader = started()
+    reader.poll()
+    for _ in range(3):
+        reader.poll(put(0.0), put(0.0))
+    # Reverse energy is what it should be, though nothing shows that.
+    damage = put(None, REVERSE_T1, TOTAL_T1)
+    assert reader.poll(damage, put(0.0)).suspect
+    for _ in range(11):
+        reader.poll(put(0.0), put(0.0))
+        assert REVERSE not in {jump.quantity for jump in reader.jumps}
+
+
 def test_a_meter_that_says_nothing_is_unknown_after_a_while() -> None:
     reader = started()
     before = reader.published

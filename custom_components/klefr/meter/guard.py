@@ -448,11 +448,14 @@ def _settle(
     said = Doubt(
         value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
     )
-    # What no second answer repeats is damage and contradicts nothing.
+    # What no second answer repeats is damage and contradicts nothing, except a return to what
+    # the meter can have counted.
     rows = [row for row in (doubt and doubt.interrupted, doubt) if row]
     row = next((row for row in rows if _follows(row, quantity, said, limits)), None)
     if row is None:
-        interrupted = next((row for row in reversed(rows) if row.answers > 1), None)
+        returned = last is not None and found in POSSIBLE
+        longer = next((row for row in reversed(rows) if row.answers > 1), None)
+        interrupted = None if returned else longer
         said = replace(said, interrupted=interrupted)
         return _Outcome(decision=_reason_to_hold(found, broken), doubt=said)
 
