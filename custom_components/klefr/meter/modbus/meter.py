@@ -10,6 +10,7 @@ from typing import Any, Final, Self, override
 
 from ..errors import (
     CommunicationError,
+    GarbledAnswerError,
     InvalidRangeError,
     InvalidValueError,
     NotAcceptedError,
@@ -155,6 +156,9 @@ class ModbusMeter(Meter):
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
         meter._set_identity(_identity(values))
+        # All readings are judged by it, and a checksum does not see all damage.
+        if not await meter._confirms(values, CURRENT_RANGE):
+            raise GarbledAnswerError("Two answers report different currents")
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
