@@ -974,6 +974,28 @@ def test_damage_within_what_may_have_flowed_between_requests_is_not_believed() -
     assert verdict.readings[FORWARD_T1] == before
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        moved(**{REVERSE_T1: 0.05, TOTAL_T1: -0.05}),
+        moved(**{FORWARD: 0.03, TOTAL: 0.03}),
+        moved(**{FORWARD: 0.05, FORWARD_T1: 0.05}),
+    ],
+)
+def test_two_wrong_values_that_fit_together_need_a_second_answer(
+    damage: Damage,
+) -> None:
+    """Their own relation holds, and the others hold if energy flowed between the requests."""
+    meter = CountingMeter(code=CalculationCode.FORWARD_MINUS_REVERSE).has_counted(1)
+    reader = started(meter, load=(0, 0, 0))
+    reader.wait(10)
+    before = reader.truth
+    assert reader.answer(damage, spread=2.0).readings == before
+    reader.wait(0.2)
+    assert reader.answer(spread=2.0).readings == before
+    assert not reader.memory.suspect_readings
+
+
 def test_a_total_of_zero_fits_to_nothing_but_zeros() -> None:
     """Over M-Bus it may be anything after a start, but it is the sum of what cannot be zero."""
     reader = started(

@@ -366,9 +366,10 @@ def _blame(
     To blame for a broken relation is what has moved `far`, if anything has, and what jumped for
     a reason that this relation does not know of. What has moved far, or is to blame, is no
     witness: a quantity with no other witness shares the blame. So does one that fits to a part
-    that has moved far, whatever other witness it has. A relation covers nothing if it holds
-    only because energy may have flowed while the reading was put together, or with the help of
-    a suspect: two values that swap their last digits have the same sum.
+    that has moved far, whatever other witness it has. A relation that holds only because energy
+    may have flowed while the reading was put together leaves its members without cover, whatever
+    other witness they have: two values may be damaged alike. Nor does a relation cover that holds
+    with the help of a suspect: two values that swap their last digits have the same sum.
     """
     checked = [
         (
@@ -385,12 +386,18 @@ def _blame(
             for member in concerned & (moved | explained) if moved else concerned:
                 against[member].add(finding.relation.key)
     blamed = set(against)
+    torn = {
+        member
+        for finding, concerned in checked
+        if finding.holds and not finding.exact
+        for member in concerned
+    }
     covered = {
         member
         for finding, concerned in checked
         if finding.exact and blamed.isdisjoint(finding.members)
         for member in (concerned if suspects.isdisjoint(finding.members) else concerned & far)
-    }
+    } - torn
     for finding, concerned in checked:
         if not (blamed | far).isdisjoint(finding.members):
             fits = finding.holds and not far.isdisjoint(finding.members[1:])
