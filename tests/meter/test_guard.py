@@ -456,6 +456,20 @@ def test_a_return_to_what_is_plausible_contradicts_a_surprise_even_in_a_damaged_
         assert REVERSE not in {jump.quantity for jump in reader.jumps}
 
 
+@pytest.mark.parametrize(("by", "jumps"), [(0.01, 0), (0.04, 0), (0.05, 1)])
+def test_a_value_that_was_wrong_within_the_rounding_does_not_jump_back(
+    by: float, jumps: int
+) -> None:
+    reader = started(quantities=frozenset({FORWARD}), load=(0, 0, 0))
+    high = moved(**{FORWARD: by})
+    reader.poll(high, high)
+    assert not is_true(reader)
+    for _ in range(14):
+        reader.poll()
+    assert is_true(reader)
+    assert len(reader.jumps) == jumps
+
+
 def test_a_meter_that_says_nothing_is_unknown_after_a_while() -> None:
     reader = started()
     before = reader.published
@@ -728,6 +742,16 @@ def test_a_reset_is_believed_at_once() -> None:
         assert reader.poll().read_again_after is None
         assert is_true(reader)
     assert len(reader.jumps) == 1
+
+
+def test_a_reset_at_the_moment_of_the_last_reading_is_believed_at_once() -> None:
+    reader = started()
+    reader.poll()
+    reader.meter.reset()
+    reader.reset = reader.now
+    reader.wait(5)
+    assert reader.answer().decisions[COUNTER] is Decision.RESET_EXPLAINED
+    assert [jump.quantity for jump in reader.jumps] == [COUNTER]
 
 
 def test_a_reading_from_before_the_reset_is_held() -> None:

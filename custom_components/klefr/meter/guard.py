@@ -271,7 +271,8 @@ def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: floa
 
 
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
-    return accepted is None or accepted.monotonic is None or accepted.monotonic < moment.monotonic
+    # What was accepted at the same moment was read before: an answer takes time.
+    return accepted is None or accepted.monotonic is None or accepted.monotonic <= moment.monotonic
 
 
 def _judge_alone(
@@ -533,6 +534,11 @@ def _jumps(
         explanation = explained.get(quantity)
         if last and outcome.accepted and (explanation or alone[quantity] in IMPLAUSIBLE):
             consumed = explanation.consumed if explanation else outcome.counted
+            moved = _steps(outcome.accepted.value) - _steps(last.value)
+            # The value before was wrong by no more than rounding hides: what is counted from one
+            # value to the next is right again with this one.
+            if not explanation and abs(moved - consumed) <= MOST_ROUNDING:
+                continue
             jumps.append(
                 Jump(
                     quantity=quantity,
