@@ -10,7 +10,7 @@ What has to hold:
 - No energy is published that the meter never had: its own registers, as they were when a
   request reached it, in steps of 0.01 kWh.
 - Nothing is published that the meter cannot measure.
-- No counter falls without the guard saying that it believes a jump.
+- No counter falls by more than the rounding without the guard saying that it believes a jump.
 - Two polls after a spell, what is published is what the meter shows. Three minutes after it
   where a surprise stays: what the meter counts was changed, or its calculation code was
   misread, or the guard took a value for true that it could not tell from the truth.
@@ -55,7 +55,7 @@ from custom_components.klefr.meter import (
     WrongMeterError,
     identify,
 )
-from custom_components.klefr.meter.relations import PHASE_ENERGIES
+from custom_components.klefr.meter.relations import PHASE_ENERGIES, TOTALS
 from simulator import mbus, modbus
 from simulator.faults import (
     ANSWER_FAULTS,
@@ -624,16 +624,13 @@ class House:
             if steps not in self._truth.had[quantity] and (quantity, steps) not in self._unnoticed:
                 raise Failure(f"{quantity} is published as {value}, the meter shows {sorted(now)}")
             last = self._published.get(quantity, steps)
-            if steps < last and not quantity.startswith("total") and quantity not in jumped:
-                self._check_fall(quantity, steps, last)
+            fallen = last - steps > _rounding(quantity) and quantity not in TOTALS
+            if fallen and quantity not in jumped:
+                raise Failure(f"{quantity} fell from {last / 100} to {steps / 100}")
             self._published[quantity] = steps
             if steps not in now and quantity in self.quantities:
                 off.append(f"{quantity} is {value}, the meter shows {sorted(now)}")
         return "; ".join(off)
-
-    def _check_fall(self, quantity: Quantity, steps: int, last: int) -> None:
-        if (quantity, last) not in self._unnoticed:
-            raise Failure(f"{quantity} fell from {last / 100} to {steps / 100}")
 
     def _check_range(self, quantity: Quantity, value: object) -> None:
         self.tally.counts["other values published"] += value is not None
