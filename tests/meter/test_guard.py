@@ -376,7 +376,8 @@ def test_a_cleared_meter_is_believed_within_three_minutes(interval: float) -> No
     jump = next(jump for jump in reader.jumps if jump.quantity == FORWARD)
     assert jump.before == before[FORWARD]
     assert jump.after == verdict.readings[FORWARD]
-    assert 0 < jump.consumed <= jump.after
+    # It has counted from zero.
+    assert 0 < jump.consumed == jump.after
     assert jump.wall == reader.wall
     assert jump.reason is Decision.PERSISTENT
     reader.poll()
@@ -541,13 +542,41 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     reader.poll(eight_digits, eight_digits)
     assert reader.published == eight_digits(reader.truth)
     assert {jump.quantity for jump in reader.jumps} == {FORWARD, TOTAL}
-    assert 0 <= reader.jumps[0].consumed < reader.jumps[0].after
+    assert 0 < reader.jumps[0].consumed == reader.jumps[0].after
     # Tariffs that have not rolled over go on being checked.
     assert not reader.memory.not_kept
     verdict = reader.answer(
         lambda values: moved(forward_active_energy_t1=0.1)(eight_digits(values))
     )
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
+
+
+def test_a_jump_does_not_become_possible_by_waiting() -> None:
+    # With transformers of which the bus does not tell, this much can flow in a minute.
+    limits = Limits(at_once=60, confirmed=3600)
+    reader = started(quantities=frozenset({TOTAL}), limits=limits)
+    jump = moved(**{TOTAL: 180.0})
+    before = reader.published[TOTAL]
+    for _ in range(12):
+        verdict = reader.poll(jump, jump)
+        assert verdict.decisions[TOTAL] is Decision.JUMPED
+        assert reader.published[TOTAL] == before
+    reader.poll(jump, jump)
+    assert [jump.reason for jump in reader.jumps] == [Decision.PERSISTENT]
+
+
+@pytest.mark.parametrize("left", [2000, 0.9, 0.55])
+def test_a_counter_that_fell_to_something_else_has_counted_only_since(left: float) -> None:
+    meter = CountingMeter()
+    meter.counts["forward", "active", "_t1"] = 1.0 if left < 1 else 3000.0
+    reader = started(meter, quantities=frozenset({FORWARD}), load=(1, 0, 0))
+    meter.counts["forward", "active", "_t1"] = left
+    while not reader.jumps:
+        reader.poll()
+        assert reader.answers < 50
+    [jump] = reader.jumps
+    # What flowed until the first look at it is not known.
+    assert left <= round(jump.after - jump.consumed, 2) <= left + 0.02
 
 
 # The calculation code

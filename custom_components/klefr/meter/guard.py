@@ -140,7 +140,9 @@ def judge(
         )
 
     alone = {
-        quantity: _judge_alone(quantity, steps, accepted.get(quantity), now, limits)
+        quantity: _judge_alone(
+            quantity, steps, accepted.get(quantity), memory.doubts.get(quantity), now, limits
+        )
         for quantity in values
     }
     slack = _flow(3 * limits.at_once, spread)
@@ -270,6 +272,13 @@ def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: floa
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
+def _is_nearer(new: int, doubt: Doubt, old: int, now: Moment) -> bool:
+    """Tell whether a value goes on with what was held, not with the last good one."""
+    if doubt.value is None or now.monotonic - doubt.at.monotonic > LONGEST_SILENCE:
+        return False
+    return abs(new - _steps(doubt.value)) < abs(new - old)
+
+
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
     # What was accepted at the same moment was read before: an answer takes time.
     return accepted is None or accepted.monotonic is None or accepted.monotonic <= moment.monotonic
@@ -279,10 +288,11 @@ def _judge_alone(
     quantity: Quantity,
     steps: Mapping[Quantity, int],
     last: Accepted | None,
+    doubt: Doubt | None,
     now: Moment,
     limits: Limits,
 ) -> Decision:
-    """Judge a value by the last good one."""
+    """Judge a value by the last good one, and by whether it has just been a jump."""
     if quantity not in steps:
         return Decision.MISSING
     if last is None:
@@ -290,6 +300,9 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
+    if doubt and doubt.jumped and _is_nearer(new, doubt, old, now):
+        # It does not become possible by waiting.
+        return Decision.JUMPED
     longest = now.wall - last.wall
     if last.monotonic is None:
         longest = max(longest, 0) + CLOCK_ERROR
@@ -456,7 +469,13 @@ def _settle(
         return _Outcome(decision=found, accepted=_accept(value, now, code))
 
     said = Doubt(
-        value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
+        value=value,
+        at=now,
+        first=value,
+        since=now.monotonic,
+        broken=broken,
+        damaged=damaged,
+        jumped=found is Decision.JUMPED,
     )
     # A value that no second answer repeats is damage and contradicts nothing. A return to what
     # the meter can have counted does.
@@ -493,11 +512,25 @@ def _settle(
             decision=Decision.PERSISTENT,
             accepted=accepted,
             # It is believed now, so it is no damage any more.
-            doubt=waiting and replace(waiting, damaged=False),
-            counted=_steps(accepted.value) - _steps(row.first),
+            doubt=waiting and replace(waiting, damaged=False, jumped=False),
+            counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
+
+
+def _start(
+    quantity: Quantity, first: float, since: float, last: Accepted | None, limits: Limits
+) -> int:
+    """Return the steps that a surprise which stays counts from.
+
+    A counter that has fallen to what can have flowed since the last good value counts from zero.
+    """
+    steps = _steps(first)
+    if last is None or abs(steps) > abs(steps - _steps(last.value)):
+        return steps
+    seconds = 0.0 if last.monotonic is None else since - last.monotonic
+    return 0 if _is_near(quantity, steps, 0, limits.at_once, seconds) else steps
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
