@@ -565,6 +565,14 @@ def test_a_jump_does_not_become_possible_by_waiting() -> None:
     assert [jump.reason for jump in reader.jumps] == [Decision.PERSISTENT]
 
 
+def test_what_was_damaged_to_a_jump_is_believed_when_it_is_right_again() -> None:
+    """By then it is nearer to the damaged value than to the last good one."""
+    reader = started(load=(20, 20, 20))
+    reader.poll(moved(**{FORWARD: 0.60}), moved(**{FORWARD: 0.50}), after=3)
+    reader.poll(after=30)
+    assert is_true(reader)
+
+
 @pytest.mark.parametrize("left", [2000, 0.9, 0.55])
 def test_a_counter_that_fell_to_something_else_has_counted_only_since(left: float) -> None:
     meter = CountingMeter()
