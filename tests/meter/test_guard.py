@@ -938,6 +938,98 @@ def test_a_reading_of_several_requests_may_differ_by_what_flowed_between_them() 
     assert not reader.answer(torn, spread=2).suspect
 
 
+# Another meter in its place
+
+
+@pytest.mark.parametrize("quantities", [OVER_MODBUS, OVER_MBUS])
+@pytest.mark.parametrize("hours", [0.1, 5])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_meter_is_believed_after_a_second_answer(
+    quantities: frozenset[Quantity], hours: float, restarted: bool
+) -> None:
+    reader = started(quantities=quantities)
+    before = reader.published
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(hours)
+    if restarted:
+        reader.restart()
+    first = reader.answer()
+    # Not a value of the old meter either.
+    assert set(first.readings.values()) == {None}
+    assert not first.suspect
+    reader.wait(0.2)
+    verdict = reader.answer()
+    reader.published = dict(verdict.readings)  # type: ignore[arg-type]
+    assert is_true(reader)
+    assert {jump.quantity for jump in reader.jumps} == quantities
+    for jump in reader.jumps:
+        assert jump.reason is Decision.REPLACED
+        assert (jump.before, jump.after) == (before[jump.quantity], verdict.readings[jump.quantity])
+        assert jump.consumed == 0
+        assert jump.wall == reader.wall
+    jumps = list(reader.jumps)
+    reader.poll()
+    reader.restart()
+    reader.poll()
+    assert is_true(reader)
+    # Once is enough.
+    assert reader.jumps == jumps
+
+
+def test_a_new_meter_of_nothing_but_zeros_may_be_one_that_starts() -> None:
+    reader = started()
+    before = reader.published[FORWARD]
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(1)
+    for _ in range(6):
+        reader.poll(put(0.0), put(0.0))
+        assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+    assert {jump.before for jump in reader.jumps if jump.quantity is FORWARD} == {before}
+
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter, reader.load = CountingMeter(), (0, 0, 0)
+    reader.jumps.clear()
+    for _ in range(12):
+        reader.poll()
+        assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+    assert {jump.reason for jump in reader.jumps} == {Decision.REPLACED}
+    assert {jump.after for jump in reader.jumps} == {0}
+
+
+def test_what_a_new_meter_does_not_give_stays_as_the_old_meter_left_it() -> None:
+    reader = started()
+    oldest = reader.published
+    for hours in (2, 3):
+        reader.memory = reader.memory.with_another_meter()
+        reader.meter, reader.quantities = CountingMeter().has_counted(hours), OVER_MBUS
+        reader.poll()
+    assert is_true(reader)
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter, reader.quantities = CountingMeter().has_counted(4), OVER_MODBUS
+    before = reader.published
+    reader.jumps.clear()
+    reader.poll()
+    assert {jump.quantity: jump.before for jump in reader.jumps} == {**oldest, **before}
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_a_new_meter_is_not_judged_by_the_old_one(data: st.DataObject) -> None:
+    reader = started()
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(data.draw(st.floats(0.1, 1000)))
+    quantity = data.draw(st.sampled_from(sorted(OVER_MODBUS - {COUNTER})))
+    damage = moved(**{quantity: data.draw(st.sampled_from([0.2, 1, 1000]))})
+    reader.poll(damage)
+    assert all(is_near(value, reader.truth[name]) for name, value in reader.published.items())
+    reader.poll()
+    assert is_true(reader)
+
+
 # Memory
 
 
@@ -964,7 +1056,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["accepted", "reset_offset", "not_kept", "checksum", FORWARD, "x"]),
+            st.sampled_from(["accepted", "reset_offset", "not_kept", "replaced", "checksum", "x"]),
             inner,
             max_size=4,
         )
@@ -1005,12 +1097,16 @@ def test_damaged_memory_is_no_memory(data: st.DataObject) -> None:
         {"reset_offset": "1"},
         {"not_kept": {"x": "y"}},
         {"not_kept": []},
+        {"replaced": {"voltage_l1": 1.0}},
+        {"replaced": {FORWARD: float("nan")}},
+        {"replaced": {FORWARD: None}},
+        {"replaced": []},
     ],
 )
 def test_memory_of_what_cannot_be_is_no_memory(change: dict[str, Any]) -> None:
     from custom_components.klefr.meter.verdict import _checksum
 
-    stored = {"accepted": {}, "reset_offset": None, "not_kept": {}} | change
+    stored = {"accepted": {}, "reset_offset": None, "not_kept": {}, "replaced": {}} | change
     assert Memory.from_json({**stored, "checksum": _checksum(stored)}) == Memory()
 
 

@@ -10,9 +10,9 @@ What a value needs to be believed:
   needs a relation that holds: where none can be checked, a change looks like damage until a
   second answer confirms it. A total that jumped to what a new calculation code makes of
   forward and reverse is right, and so is a counter that was just reset.
-- With a second answer: the first value ever, the first after a start, a change that no
-  relation covers, and what can have flowed only if the machine slept or if the meter has
-  transformers that the bus does not report.
+- With a second answer: the first value ever, the first after a start or of a meter that
+  replaced another, a change that no relation covers, and what can have flowed only if the
+  machine slept or if the meter has transformers that the bus does not report.
 - With five answers over two minutes that say the same: everything else, such as a cleared
   meter. A first reading of nothing but zeros needs them too: a meter that starts says the
   same, and the true energies would then count as consumption. A minute of silence, another
@@ -190,6 +190,7 @@ def judge(
         for quantity, value in values.items()
     }
     suspect = any(outcome.decision in SUSPECT for outcome in outcomes.values())
+    believed = {name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted}
     return Verdict(
         readings={
             **readings,
@@ -210,11 +211,9 @@ def judge(
         ),
         suspect=suspect,
         memory=Memory(
-            accepted={
-                **memory.accepted,
-                **{
-                    name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted
-                },
+            accepted={**memory.accepted, **believed},
+            replaced={
+                name: value for name, value in memory.replaced.items() if name not in believed
             },
             reset_offset=_reset_offset(memory, steps, outcomes, just_reset=just_reset),
             not_kept=_not_kept(memory, findings, outcomes),
@@ -574,6 +573,18 @@ def _jumps(
     for quantity, outcome in outcomes.items():
         last = memory.accepted.get(quantity)
         explanation = explained.get(quantity)
+        if outcome.accepted and (replaced := memory.replaced.get(quantity)) is not None:
+            jumps.append(
+                Jump(
+                    quantity=quantity,
+                    before=replaced,
+                    after=outcome.accepted.value,
+                    consumed=round(outcome.counted * STEP, 2),
+                    wall=now.wall,
+                    reason=Decision.REPLACED,
+                )
+            )
+            continue
         if last and outcome.accepted and (explanation or alone[quantity] in IMPLAUSIBLE):
             consumed = explanation.consumed if explanation else outcome.counted
             moved = _steps(outcome.accepted.value) - _steps(last.value)
