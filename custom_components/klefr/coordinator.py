@@ -189,7 +189,7 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             await self._memory_store.async_save(dict(self._stored_memory))
         self._report(verdict)
         if verdict.jumps:
-            self._jumps = with_jumps(self.hass, self._jumps, verdict.jumps)
+            self._jumps = with_jumps(self._jumps, verdict.jumps)
             # A jump must not be believed a second time after a restart, nor be forgotten.
             await self._async_store()
         elif self._energies != self._stored and self.hass.loop.time() >= self._next_store:

@@ -8,6 +8,7 @@ has counted right, as it mostly does when a counter is reset, nothing is left to
 correction that was made, even just before Home Assistant was killed, is not made again.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,17 +32,17 @@ from homeassistant.const import (
 )
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.helpers import entity_registry as er
 from homeassistant.util import dt as dt_util
 from homeassistant.util.unit_conversion import EnergyConverter, ReactiveEnergyConverter
 
 from .const import DOMAIN, EVENT_STATISTICS_CORRECTED, LOGGER
 from .meter import Decision, Jump, Quantity
 
-RECORDER: Final = "recorder"
-
 RESOLUTION: Final = 0.01
 """KWh or kvarh that the meter resolves. Less than half of it is no error."""
+MOST_PENDING: Final = 10
+"""Jumps of one quantity that are kept apart."""
 CLOCK_RESOLUTION: Final = 0.001  # seconds
 ROWS_BEFORE: Final = timedelta(days=10)
 """How long Home Assistant keeps its rows of five minutes, unless it is told to keep more."""
@@ -84,18 +85,18 @@ class _Finding:
     """What its sum lacks."""
 
 
-def with_jumps(
-    hass: HomeAssistant, pending: Collection[Jump], jumps: Iterable[Jump]
-) -> tuple[Jump, ...]:
+def with_jumps(pending: Collection[Jump], jumps: Iterable[Jump]) -> tuple[Jump, ...]:
     """Return the jumps that statistics may have to be corrected for, with new ones among them."""
-    jumps = [*pending, *(jump for jump in jumps if _is_error(_excess(jump)))]
-    if RECORDER in hass.config.components:
-        return tuple(jumps)
-    # It may be there again after the next start, and sees what changed meanwhile as one jump.
-    return tuple(
-        reduce(_joined, (jump for jump in jumps if jump.quantity is quantity))
-        for quantity in dict.fromkeys(jump.quantity for jump in jumps)
-    )
+    kept: list[Jump] = []
+    by_quantity: dict[Quantity, list[Jump]] = defaultdict(list)
+    for jump in (*pending, *jumps):
+        by_quantity[jump.quantity].append(jump)
+    for of_quantity in by_quantity.values():
+        recent = of_quantity[-MOST_PENDING:]
+        # Without a recorder none is ever corrected. Should there be one again, it sees them as one.
+        early = of_quantity[: -len(recent)]
+        kept += [reduce(_joined, [*early, recent[0]]), *recent[1:]]
+    return tuple(jump for jump in kept if _is_error(_excess(jump)))
 
 
 def jumps_to_json(jumps: Iterable[Jump]) -> dict[str, Any]:
@@ -144,7 +145,7 @@ async def async_correct_statistics(
         )
         for finding in findings:
             if _is_error(finding.correction):
-                _async_correct(hass, meter_name, serial_number, entity_id, finding)
+                _async_correct(hass, meter_name, entity_id, finding)
             else:
                 done.update(finding.jumps)
     return frozenset(done)
@@ -264,9 +265,7 @@ def _published(
 
 
 @callback
-def _async_correct(
-    hass: HomeAssistant, meter_name: str, serial_number: str, entity_id: str, finding: _Finding
-) -> None:
+def _async_correct(hass: HomeAssistant, meter_name: str, entity_id: str, finding: _Finding) -> None:
     """Correct a sum, and say so in the log and, with an event, in the logbook."""
     jump = reduce(_joined, finding.jumps)
     unit = UNITS[_converter(jump.quantity).UNIT_CLASS]
@@ -283,11 +282,11 @@ def _async_correct(
         jump.after,
         jump.reason,
     )
-    device = dr.async_get(hass).async_get_device({(DOMAIN, serial_number)})
+    entity = er.async_get(hass).async_get(entity_id)
     hass.bus.async_fire(
         EVENT_STATISTICS_CORRECTED,
         {
-            ATTR_DEVICE_ID: device.id if device else None,
+            ATTR_DEVICE_ID: entity and entity.device_id,
             ATTR_ENTITY_ID: entity_id,
             "quantity": jump.quantity,
             "reason": jump.reason,

@@ -30,7 +30,7 @@ from simulator.modbus import serve
 from . import SERIAL_NUMBER, wait
 
 STRINGS: dict[str, Any] = json.loads(
-    (Path(integration.__file__).parent / "strings.json").read_text()
+    (Path(integration.__file__).parent / "translations" / "en.json").read_text()
 )
 
 

@@ -7,6 +7,7 @@ import re
 from string import Formatter
 from typing import Any
 
+from homeassistant.helpers.selector import validate_selector
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
 import pytest
 
@@ -37,7 +38,7 @@ from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
-STRINGS: dict[str, Any] = json.loads((FOLDER / "strings.json").read_text())
+STRINGS: dict[str, Any] = json.loads((FOLDER / "translations" / "en.json").read_text())
 ICONS: dict[str, Any] = json.loads((FOLDER / "icons.json").read_text())
 
 ENTITIES = {
@@ -55,10 +56,6 @@ def texts(strings: Any) -> Iterator[str]:
     else:
         for value in strings.values():
             yield from texts(value)
-
-
-def test_the_english_translation_is_the_strings() -> None:
-    assert json.loads((FOLDER / "translations" / "en.json").read_text()) == STRINGS
 
 
 @pytest.mark.parametrize("platform", ENTITIES)
@@ -137,6 +134,12 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         for field in strings["fields"].values():
             assert field.keys() == {"name", "description"}
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
+
+
+def test_every_field_has_a_selector_that_home_assistant_takes() -> None:
+    for service in SERVICES.values():
+        for field in service["fields"].values():
+            assert validate_selector(field["selector"])
 
 
 def test_the_irreversible_action_is_listed_last() -> None:

@@ -56,7 +56,7 @@ from custom_components.klefr.wording import (
 )
 
 FOLDER: Final = Path(integration.__file__).parent
-STRINGS: Final[dict[str, Any]] = json.loads((FOLDER / "strings.json").read_text())
+STRINGS: Final[dict[str, Any]] = json.loads((FOLDER / "translations" / "en.json").read_text())
 MANIFEST: Final[dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())
 EXCEPTIONS: Final[dict[str, str]] = {
     key: value["message"] for key, value in STRINGS["exceptions"].items()

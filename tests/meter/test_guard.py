@@ -444,6 +444,33 @@ def test_damage_that_is_not_repeated_does_not_start_a_surprise_anew() -> None:
     assert is_true(reader)
 
 
+def test_a_return_to_what_is_plausible_contradicts_a_surprise_even_in_a_damaged_answer() -> None:
+    reader = started()
+    reader.poll()
+    for _ in range(3):
+        reader.poll(put(0.0), put(0.0))
+    # Reverse energy is what it should be, though nothing shows that.
+    damage = put(None, REVERSE_T1, TOTAL_T1)
+    assert reader.poll(damage, put(0.0)).suspect
+    for _ in range(11):
+        reader.poll(put(0.0), put(0.0))
+        assert REVERSE not in {jump.quantity for jump in reader.jumps}
+
+
+@pytest.mark.parametrize(("by", "jumps"), [(0.01, 0), (0.04, 0), (0.05, 1)])
+def test_a_value_that_was_wrong_within_the_rounding_does_not_jump_back(
+    by: float, jumps: int
+) -> None:
+    reader = started(quantities=frozenset({FORWARD}), load=(0, 0, 0))
+    high = moved(**{FORWARD: by})
+    reader.poll(high, high)
+    assert not is_true(reader)
+    for _ in range(14):
+        reader.poll()
+    assert is_true(reader)
+    assert len(reader.jumps) == jumps
+
+
 def test_a_meter_that_says_nothing_is_unknown_after_a_while() -> None:
     reader = started()
     before = reader.published
@@ -744,6 +771,16 @@ def test_a_reset_is_believed_at_once() -> None:
         assert reader.poll().read_again_after is None
         assert is_true(reader)
     assert len(reader.jumps) == 1
+
+
+def test_a_reset_at_the_moment_of_the_last_reading_is_believed_at_once() -> None:
+    reader = started()
+    reader.poll()
+    reader.meter.reset()
+    reader.reset = reader.now
+    reader.wait(5)
+    assert reader.answer().decisions[COUNTER] is Decision.RESET_EXPLAINED
+    assert [jump.quantity for jump in reader.jumps] == [COUNTER]
 
 
 def test_a_reading_from_before_the_reset_is_held() -> None:
@@ -1084,6 +1121,28 @@ def test_damage_within_what_may_have_flowed_between_requests_is_not_believed() -
     before = reader.memory.accepted[FORWARD_T1].value
     verdict = reader.answer(moved(**{FORWARD_T1: 0.05}), spread=2.0)
     assert verdict.readings[FORWARD_T1] == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        moved(**{REVERSE_T1: 0.05, TOTAL_T1: -0.05}),
+        moved(**{FORWARD: 0.03, TOTAL: 0.03}),
+        moved(**{FORWARD: 0.05, FORWARD_T1: 0.05}),
+    ],
+)
+def test_two_wrong_values_that_fit_together_need_a_second_answer(
+    damage: Damage,
+) -> None:
+    """Their own relation holds, and the others hold if energy flowed between the requests."""
+    meter = CountingMeter(code=CalculationCode.FORWARD_MINUS_REVERSE).has_counted(1)
+    reader = started(meter, load=(0, 0, 0))
+    reader.wait(10)
+    before = reader.truth
+    assert reader.answer(damage, spread=2.0).readings == before
+    reader.wait(0.2)
+    assert reader.answer(spread=2.0).readings == before
+    assert not reader.memory.suspect_readings
 
 
 def test_a_total_of_zero_fits_to_nothing_but_zeros() -> None:

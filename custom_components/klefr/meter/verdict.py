@@ -193,6 +193,8 @@ class Verdict:
     decisions: Mapping[Quantity, Decision]
     """For every guarded quantity that was read."""
     jumps: tuple[Jump, ...]
+    """Only what statistics have to be corrected for, not what differs by the rounding of the
+    value before."""
     read_again_after: float | None
     """Seconds within which to read the same again, together with the calculation code; 0 for
     at once, which is enough once per poll. None if the usual interval will do."""
