@@ -45,14 +45,20 @@ SCENES = [fault for kind, fault in SCENE_FAULTS.items() if kind != "connection e
 
 
 import custom_components.klefr.coordinator as C
-EXC=Counter()
-_wj=C.with_jumps
+
+EXC = Counter()
+_wj = C.with_jumps
+
+
 def wj(p, j):
     for x in j:
-        EXC[x.quantity]+=x.after-x.before-x.consumed
+        EXC[x.quantity] += x.after - x.before - x.consumed
         print("JUMP", x.quantity, x.before, x.after, x.consumed, x.reason)
-    return _wj(p,j)
-C.with_jumps=wj
+    return _wj(p, j)
+
+
+C.with_jumps = wj
+
 
 class Day:
     """A house, and what goes wrong there."""
@@ -149,15 +155,16 @@ class Day:
         raise AssertionError("the truth does not come back")
 
     def trace(self):
-        r=self._house.entry.runtime_data.readings.data
-        f=self._house.flowed
-        if not hasattr(self,"dev"):
-            self.dev={}; self.base=None
-        cur={k: r[k]-f[k]-EXC[k] for k in f if k in r and r[k] is not None}
-        for k,v in cur.items():
-            if k in self.dev and abs(v-self.dev[k])>0.014:
-                print("DEV", round(self._minutes,2), k, round(v-self.dev[k],3), "now", r[k])
-        self.dev=cur
+        r = self._house.entry.runtime_data.readings.data
+        f = self._house.flowed
+        if not hasattr(self, "dev"):
+            self.dev = {}
+            self.base = None
+        cur = {k: r[k] - f[k] - EXC[k] for k in f if k in r and r[k] is not None}
+        for k, v in cur.items():
+            if k in self.dev and abs(v - self.dev[k]) > 0.014:
+                print("DEV", round(self._minutes, 2), k, round(v - self.dev[k], 3), "now", r[k])
+        self.dev = cur
         print("TRUE", self._minutes)
 
     async def _change(self) -> None:
