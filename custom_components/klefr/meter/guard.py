@@ -200,7 +200,7 @@ def judge(
             },
         },
         decisions={quantity: outcome.decision for quantity, outcome in outcomes.items()},
-        jumps=_jumps(memory, alone, explained, outcomes, now),
+        jumps=_jumps(memory, alone, steps, explained, outcomes, now),
         read_again_after=min(
             (
                 READ_AGAIN_SECONDS if outcome.doubt.answers > 1 else 0.0
@@ -330,23 +330,32 @@ def _explain_totals(
     """Find the totals that jumped to what a new code makes of a plausible forward and reverse."""
     explained: dict[Quantity, _Explanation] = {}
     for total in TOTALS if code else ():
-        if alone.get(total) is not Decision.JUMPED or accepted[total].code is code:
+        last = accepted.get(total)
+        found = alone.get(total, Decision.MISSING)
+        if last is None or last.code is code:
+            continue
+        # A small move shows nothing unless another code is known to have been in force.
+        if found is not Decision.JUMPED and (last.code is None or found not in POSSIBLE):
             continue
         for formula in code_formulas(total, code):
             relation = Relation(key="", whole=total, formulas=(formula,))
             if (
-                accepted.keys() >= formula.keys()
-                and all(alone.get(part) in POSSIBLE for part in formula)
-                and holds(relation, formula, steps)
+                not accepted.keys() >= formula.keys()
+                or not all(alone.get(part) in POSSIBLE for part in formula)
+                or not holds(relation, formula, steps)
             ):
+                continue
+            consumed = sum(
+                weight * (steps[part] - _steps(accepted[part].value))
+                for part, weight in formula.items()
+            )
+            moved = steps[total] - _steps(last.value)
+            if found is Decision.JUMPED or abs(moved - consumed) > MOST_ROUNDING:
                 at_once = all(alone[part] in AT_ONCE for part in formula)
                 explained[total] = _Explanation(
                     reason=Decision.CODE_EXPLAINED,
                     found=Decision.CODE_EXPLAINED if at_once else Decision.UNCONFIRMED,
-                    consumed=sum(
-                        weight * (steps[part] - _steps(accepted[part].value))
-                        for part, weight in formula.items()
-                    ),
+                    consumed=consumed,
                 )
     return explained
 
@@ -565,6 +574,7 @@ def _published(outcome: _Outcome, last: Accepted | None) -> float | None:
 def _jumps(
     memory: Memory,
     alone: Mapping[Quantity, Decision],
+    steps: Mapping[Quantity, int],
     explained: Mapping[Quantity, _Explanation],
     outcomes: Mapping[Quantity, _Outcome],
     now: Moment,
@@ -586,9 +596,14 @@ def _jumps(
                 )
             )
             continue
-        if last and outcome.accepted and (explanation or alone[quantity] in IMPLAUSIBLE):
+        if not last or not outcome.accepted:
+            continue
+        moved = _steps(outcome.accepted.value) - _steps(last.value)
+        lost = _lost(quantity, memory, steps, outcomes)
+        if explanation or lost is not None or alone[quantity] in IMPLAUSIBLE:
             consumed = explanation.consumed if explanation else outcome.counted
-            moved = _steps(outcome.accepted.value) - _steps(last.value)
+            if lost is not None:
+                consumed = moved + lost
             # The value before was wrong by no more than rounding hides: what is counted from one
             # value to the next is right again with this one.
             if not explanation and abs(moved - consumed) <= MOST_ROUNDING:
@@ -604,6 +619,26 @@ def _jumps(
                 )
             )
     return tuple(jumps)
+
+
+def _lost(
+    quantity: Quantity,
+    memory: Memory,
+    steps: Mapping[Quantity, int],
+    outcomes: Mapping[Quantity, _Outcome],
+) -> int | None:
+    """Return the steps that a reset at the meter has taken from the resettable counter.
+
+    Forward energy shows it, which went on. None if that is not known, or if there was no reset.
+    """
+    forward = outcomes.get(FORWARD)
+    if quantity is not COUNTER or outcomes[COUNTER].decision is not Decision.PERSISTENT:
+        return None
+    if memory.reset_offset is None or not (forward and forward.accepted):
+        return None
+    if forward.decision is Decision.PERSISTENT or _steps(forward.accepted.value) != steps[FORWARD]:
+        return None
+    return steps[FORWARD] - steps[COUNTER] - memory.reset_offset
 
 
 def _reset_offset(

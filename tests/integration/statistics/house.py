@@ -121,9 +121,12 @@ def energies(meter: VirtualMeter) -> Mapping[str, float]:
 class Miscounted(NamedTuple):
     """What statistics say of an energy, and what flowed."""
 
-    short: list[float]
-    hours: list[float]
+    counted: float
     flowed: float
+    most: float
+    """In five minutes."""
+    hours_differ: bool
+    """Whether an hour is something else than its twelve parts."""
 
 
 class House:
@@ -224,8 +227,8 @@ class House:
         recorder = get_instance(self.hass)
         await self.hass.async_add_executor_job(recorder.block_till_done)
 
-    async def counted(self, period: Period = "5minute") -> Mapping[str, list[float]]:
-        """Give what each energy has counted in each period, in kWh or kvarh."""
+    async def sums(self, period: Period = "5minute") -> Mapping[str, Mapping[float, float]]:
+        """Give the sum of each energy at the end of each period, in kWh or kvarh."""
         registry = er.async_get(self.hass)
         ids = {
             key: statistic_id
@@ -249,12 +252,7 @@ class House:
             )
         )
         return {
-            key: [
-                then - before
-                for before, then in pairwise(
-                    [0.0, *(row["sum"] or 0.0 for row in rows[statistic_id])]
-                )
-            ]
+            key: {row["end"]: row["sum"] or 0.0 for row in rows[statistic_id]}
             for key, statistic_id in ids.items()
             if statistic_id in rows
         }
@@ -269,18 +267,23 @@ class House:
         now = (dt_util.utcnow() - START) / timedelta(minutes=1)
         await self.until(now // 60 * 60 + 66 if now % 60 > 40 else now + 22)
         flowed = self.flowed
-        short, hours = await self.counted(), await self.counted("hour")
-        return {
-            key: Miscounted(
-                short=[round(each, 3) for each in short[key]],
-                hours=[round(each, 3) for each in hours[key]],
-                flowed=round(flowed[key], 3),
+        wrong = {}
+        hours = await self.sums("hour")
+        for key, sums in (await self.sums()).items():
+            steps = [then - before for before, then in pairwise([0.0, *sums.values()])]
+            found = Miscounted(
+                counted=round(list(sums.values())[-1], 4),
+                flowed=round(flowed[key], 4),
+                most=round(max(map(abs, steps)), 4),
+                hours_differ=any(
+                    abs(counted - next(sums[each] for each in reversed(sums) if each <= end)) > 1e-6
+                    for end, counted in hours[key].items()
+                ),
             )
-            for key in short
-            if abs(sum(short[key]) - flowed[key]) > NEAR
-            or abs(sum(hours[key]) - sum(short[key][: 12 * len(hours[key])])) > 1e-6
-            or max(map(abs, short[key])) > most
-        }
+            off = abs(found.counted - found.flowed) > NEAR
+            if off or found.most > most or found.hours_differ:
+                wrong[key] = found
+        return wrong
 
 
 @asynccontextmanager
