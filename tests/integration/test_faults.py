@@ -4,13 +4,11 @@ The same for the meters' library alone is in tests/meter/test_faults.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 import logging
 from random import Random
 from typing import Any
-from unittest.mock import patch
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, Platform
@@ -28,13 +26,11 @@ from simulator.meter import VirtualMeter
 from simulator.modbus import Framing, ModbusFace
 from simulator.virtual import VirtualLine
 
-from . import SERIAL_NUMBER, entity_id
+from . import SERIAL_NUMBER, WallClock, entity_id
 
 SERIAL = "virtual://meter"
 GATEWAY = "socket://gateway:502"
 INTERVAL = 10  # seconds
-WALL = 1_800_000_000.0
-"""Seconds since 1970 when the loop's clock was zero."""
 
 on_a_gateway = pytest.mark.parametrize("port", [GATEWAY])
 
@@ -48,26 +44,6 @@ def protocol(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def port() -> str:
     return SERIAL
-
-
-@dataclass
-class WallClock:
-    """A clock on the wall, which goes as the loop's does until it is set."""
-
-    offset: float = WALL
-
-    def time(self) -> float:
-        return self.offset + asyncio.get_running_loop().time()
-
-    def utcnow(self) -> datetime:
-        return datetime.fromtimestamp(self.time(), tz=UTC)
-
-
-@pytest.fixture
-def wall_clock() -> Iterator[WallClock]:
-    clock = WallClock()
-    with patch("homeassistant.util.dt.utcnow", clock.utcnow):
-        yield clock
 
 
 @pytest.fixture
