@@ -62,7 +62,8 @@ class CommunicationSteps(KlefrFlow):
         """Ask how the meter shall communicate."""
         entry = self._get_reconfigure_entry()
         assert self._current is not None
-        form = change_form(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT])
+        protocol = Protocol(entry.data[CONF_PROTOCOL])
+        form = change_form(protocol, entry.data[CONF_PORT])
         error: FormError | None = None
         if isinstance(self._error, AddressTakenError):
             error, self._error = self._address_taken(self._error), None
@@ -95,13 +96,15 @@ class CommunicationSteps(KlefrFlow):
                 return await self.async_step_changing()
         shown = self._wanted or self._current
         return self._show_form(
-            "change",
+            "change_mbus" if protocol is Protocol.MBUS else "change_modbus",
             form,
             user_input or {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
             error=error,
             last_step=False,
             placeholders={"port": port_name(entry.data[CONF_PORT])},
         )
+
+    async_step_change_modbus = async_step_change_mbus = async_step_change
 
     def _address_taken(self, error: AddressTakenError) -> FormError:
         field = CONF_ADDRESS if isinstance(error.address, int) else CONF_SECONDARY_ADDRESS

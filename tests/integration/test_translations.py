@@ -28,7 +28,14 @@ from custom_components.klefr.flow_schemas import (
     search_form,
 )
 from custom_components.klefr.flow_search import SearchSteps
-from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
+from custom_components.klefr.meter import (
+    MODBUS_ADDRESSES,
+    PRIMARY_ADDRESSES,
+    BaudRate,
+    Counter,
+    Parity,
+    Protocol,
+)
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
@@ -213,13 +220,19 @@ def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: P
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
-    strings = STRINGS["config"]["step"]["change"]
-    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_field_of_a_change_is_named_and_explained(protocol: Protocol, port: str) -> None:
+    mbus = protocol is Protocol.MBUS
+    strings = STRINGS["config"]["step"]["change_mbus" if mbus else "change_modbus"]
+    form = change_form(protocol, port)
     assert strings["data"].keys() == strings["data_description"].keys()
-    assert fields - strings["data"].keys() == set()
-    if port.startswith("/"):
-        assert strings["data"].keys() == fields
+    assert form.keys() <= strings["data"].keys()
+    if port.startswith("/") and protocol is not Protocol.MODBUS_TCP:
+        assert strings["data"].keys() == form.keys()
+    # What the other protocol allows is not mentioned.
+    addresses = PRIMARY_ADDRESSES if mbus else MODBUS_ADDRESSES
+    assert f"{addresses[0]} to {addresses[-1]}" in strings["data_description"]["address"]
+    assert "bus:" not in json.dumps(strings["data_description"])
 
 
 def test_the_options_are_named_and_explained() -> None:
@@ -239,7 +252,7 @@ def test_every_step_of_the_flow_has_its_words() -> None:
     unnamed = {
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
-        *("search", "search_all", "search_on"),
+        *("search", "search_all", "search_on", "change"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
@@ -256,7 +269,8 @@ def test_every_dialog_about_a_known_meter_names_it() -> None:
         *(
             step["description"]
             for name, step in config["step"].items()
-            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+            if name.startswith("reach")
+            or name in ("reconfigure", "change_modbus", "change_mbus", "shared_bus")
         ),
         *(text for name, text in config["progress"].items() if name.startswith("reach_")),
         *(config["progress"][name] for name in ("communication", "changing")),
