@@ -8,11 +8,12 @@ from typing import Any
 from homeassistant.config_entries import ConfigFlowResult
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
+from homeassistant.data_entry_flow import AbortFlow
 
 from .communication import async_change_communication, async_read_communication
 from .const import CONF_BAUD_RATE, CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry
-from .flow_base import KlefrFlow
+from .flow_base import METER_DELETED, KlefrFlow
 from .flow_schemas import FormError, change_form, entered_communication
 from .meter import (
     AddressTakenError,
@@ -169,14 +170,17 @@ class CommunicationSteps(KlefrFlow):
         if self._job is None:
             self._job = self.hass.async_create_task(job(), eager_start=False)
             self._end_of_job = self.hass.async_create_task(asyncio.wait([self._job]))
-        if not self._job.done():
-            return self.async_show_progress(
-                step_id=step_id,
-                progress_action=step_id,
-                description_placeholders=self._placeholders(),
-                progress_task=self._end_of_job,
-            )
-        self._job.result()
+        try:
+            if not self._job.done():
+                return self.async_show_progress(
+                    step_id=step_id,
+                    progress_action=step_id,
+                    description_placeholders=self._placeholders(),
+                    progress_task=self._end_of_job,
+                )
+            self._job.result()
+        except AbortFlow:
+            return self.async_show_progress_done(next_step_id=METER_DELETED)
         self._job = None
         return None
 

@@ -16,6 +16,7 @@ from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
 from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
+from custom_components.klefr.flow_base import KlefrFlow
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -246,13 +247,14 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         for name in vars(KlefrConfigFlow).keys()
         | vars(SearchSteps).keys()
         | vars(CommunicationSteps).keys()
+        | vars(KlefrFlow).keys()
         if name.startswith("async_step_")
     }
     # These show the words of other steps, progress or how the flow ended.
     unnamed = {
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
-        *("search", "search_all", "search_on", "change"),
+        *("search", "search_all", "search_on", "change", "meter_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
