@@ -519,24 +519,25 @@ def _settle(
             accepted=accepted,
             # It is believed now, so it is no damage any more, and what it broke is not checked.
             doubt=waiting and replace(waiting, damaged=False, jumped=False, broken=frozenset()),
-            counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
+            counted=_steps(accepted.value) - _start(quantity, row, last, limits),
             broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
 
 
-def _start(
-    quantity: Quantity, first: float, since: float, last: Accepted | None, limits: Limits
-) -> int:
+def _start(quantity: Quantity, row: Doubt, last: Accepted | None, limits: Limits) -> int:
     """Return the steps that a surprise which stays counts from.
 
     A counter that has fallen to what can have flowed since the last good value counts from zero.
     """
-    steps = _steps(first)
-    if last is None or abs(steps) > abs(steps - _steps(last.value)):
-        return steps
-    seconds = 0.0 if last.monotonic is None else since - last.monotonic
-    return 0 if _is_near(quantity, steps, 0, limits.at_once, seconds) else steps
+    first = _steps(row.first or 0)
+    if last is None or abs(first) > abs(first - _steps(last.value)):
+        return first
+    ago = row.at.monotonic - row.since
+    seconds = (
+        row.at.wall - ago - last.wall if last.monotonic is None else row.since - last.monotonic
+    )
+    return 0 if _is_near(quantity, first, 0, limits.at_once, max(seconds, 0)) else first
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
