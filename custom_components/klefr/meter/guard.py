@@ -271,11 +271,18 @@ def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: floa
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
-def _is_nearer(new: int, doubt: Doubt, old: int, now: Moment) -> bool:
-    """Tell whether a value goes on with what was held, not with the last good one."""
-    if doubt.value is None or now.monotonic - doubt.at.monotonic > LONGEST_SILENCE:
+def _goes_on(
+    quantity: Quantity, new: int, doubt: Doubt, old: int, now: Moment, limits: Limits
+) -> bool:
+    """Return whether a value goes on with what was said twice, not with the last good one."""
+    seconds = now.monotonic - doubt.at.monotonic
+    if doubt.value is None or doubt.answers == 1 or seconds > LONGEST_SILENCE:
         return False
-    return abs(new - _steps(doubt.value)) < abs(new - old)
+    held = _steps(doubt.value)
+    if new < held and quantity not in TOTALS:
+        return False
+    near = _is_near(quantity, new, held, limits.confirmed, seconds)
+    return near and abs(new - held) < abs(new - old)
 
 
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
@@ -299,7 +306,7 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
-    if doubt and doubt.jumped and _is_nearer(new, doubt, old, now):
+    if doubt and doubt.jumped and _goes_on(quantity, new, doubt, old, now, limits):
         # It does not become possible by waiting.
         return Decision.JUMPED
     longest = now.wall - last.wall
@@ -428,8 +435,8 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
-    if said.broken - doubt.broken:
-        # It breaks a relation that held: this is damage, not the surprise that stayed.
+    if said.broken - doubt.broken or (doubt.answers == 1 and doubt.broken - said.broken):
+        # One of the two breaks what held in the other: it is damaged.
         return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
@@ -510,8 +517,8 @@ def _settle(
         return _Outcome(
             decision=Decision.PERSISTENT,
             accepted=accepted,
-            # It is believed now, so it is no damage any more.
-            doubt=waiting and replace(waiting, damaged=False, jumped=False),
+            # It is believed now, so it is no damage any more, and what it broke is not checked.
+            doubt=waiting and replace(waiting, damaged=False, jumped=False, broken=frozenset()),
             counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
