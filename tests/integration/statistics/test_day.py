@@ -44,22 +44,6 @@ TIMING = tuple(TIMING_FAULTS)
 SCENES = [fault for kind, fault in SCENE_FAULTS.items() if kind != "connection ended"]
 
 
-import custom_components.klefr.coordinator as C
-
-EXC = Counter()
-_wj = C.with_jumps
-
-
-def wj(p, j):
-    for x in j:
-        EXC[x.quantity] += x.after - x.before - x.consumed
-        print("JUMP", x.quantity, x.before, x.after, x.consumed, x.reason)
-    return _wj(p, j)
-
-
-C.with_jumps = wj
-
-
 class Day:
     """A house, and what goes wrong there."""
 
