@@ -444,6 +444,21 @@ def test_damage_that_is_not_repeated_does_not_start_a_surprise_anew() -> None:
     assert is_true(reader)
 
 
+def test_damage_is_not_the_beginning_of_a_surprise_that_it_looks_like() -> None:
+    reader = started()
+    reader.poll()
+    reader.poll(put(None, TOTAL_T1), put(0.0, TOTAL_T1), after=1)
+    # Then the meter starts, for nearly two minutes.
+    for after in (10, 25, 25, 25, 25):
+        reader.poll(put(0.0), put(0.0), after=after)
+        assert not reader.jumps
+    for after in (5, 5):
+        reader.poll(put(0.0), put(0.0), after=after)
+        assert not reader.jumps
+    reader.poll()
+    assert is_true(reader)
+
+
 def test_a_return_to_what_is_plausible_contradicts_a_surprise_even_in_a_damaged_answer() -> None:
     reader = started()
     reader.poll()

@@ -435,8 +435,8 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
-    if said.broken - doubt.broken:
-        # It breaks a relation that held: this is damage, not the surprise that stayed.
+    if said.broken - doubt.broken or (doubt.answers == 1 and doubt.broken - said.broken):
+        # One of the two breaks what held in the other: it is damaged.
         return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
@@ -517,8 +517,8 @@ def _settle(
         return _Outcome(
             decision=Decision.PERSISTENT,
             accepted=accepted,
-            # It is believed now, so it is no damage any more.
-            doubt=waiting and replace(waiting, damaged=False, jumped=False),
+            # It is believed now, so it is no damage any more, and what it broke is not checked.
+            doubt=waiting and replace(waiting, damaged=False, jumped=False, broken=frozenset()),
             counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
