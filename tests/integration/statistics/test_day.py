@@ -117,7 +117,6 @@ class Day:
         house, key = self._house, f"{DOMAIN}.{self._house.entry.entry_id}.energies"
         kill = self._random.random() < 0.6
         self.faults["kill" if kill else "restart"] += 1
-        print("RESTART", self._minutes, kill)
         while not house.entry.state.recoverable:
             await self._live(1)
         left = deepcopy(self._files.get(key))
@@ -133,23 +132,9 @@ class Day:
             if self._house.is_loaded:
                 await self._house.poll()
                 if self._house.shows_the_truth:
-                    self.trace()
                     return
             await self._live(30)
         raise AssertionError("the truth does not come back")
-
-    def trace(self):
-        r = self._house.entry.runtime_data.readings.data
-        f = self._house.flowed
-        if not hasattr(self, "dev"):
-            self.dev = {}
-            self.base = None
-        cur = {k: r[k] - f[k] - EXC[k] for k in f if k in r and r[k] is not None}
-        for k, v in cur.items():
-            if k in self.dev and abs(v - self.dev[k]) > 0.014:
-                print("DEV", round(self._minutes, 2), k, round(v - self.dev[k], 3), "now", r[k])
-        self.dev = cur
-        print("TRUE", self._minutes)
 
     async def _change(self) -> None:
         house, random = self._house, self._random
@@ -157,7 +142,6 @@ class Day:
         if change is None:
             return
         self.faults[change.__name__] += 1
-        print("CHANGE", self._minutes, change.__name__)
         # What flows between the last reading and the change is not lost.
         house.meter_clock.stop()
         await house.poll()
@@ -204,8 +188,6 @@ async def test_a_day_of_faults_makes_the_meters_kwh(
 ) -> None:
     day = Day(house, line, hass_storage, Random(seed))
     await day.pass_by()
-    print(day.faults)
     w = await house.miscounted()
     for k, v in w.items():
-        print("WRONG", k, sum(v.short), v)
     assert not w
