@@ -4,15 +4,22 @@ The steps stand in the order in which a user meets them.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, override
 
-from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigFlowResult, OptionsFlowWithReload
+from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
+    ConfigFlowResult,
+    OptionsFlowWithReload,
+    UnknownEntry,
+)
 from homeassistant.const import CONF_ADDRESS, CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
 from homeassistant.helpers.translation import async_load_integrations
 
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
+from .flow_base import METER_DELETED
 from .flow_communication import CommunicationSteps
 from .flow_schemas import (
     CONF_METER,
@@ -260,17 +267,18 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         set_aside: KlefrConfigEntry | None = None
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()
-            if await self._async_holds_port_differently(entry, protocol, link) and (
-                await self.hass.config_entries.async_unload(entry.entry_id)
-            ):
-                set_aside = entry
+            if await self._async_holds_port_differently(entry, protocol, link):
+                entry = self._get_reconfigure_entry()
+                if await self.hass.config_entries.async_unload(entry.entry_id):
+                    set_aside = entry
         identity: Identity | None = None
         try:
             async with await async_find_bus(self.hass, protocol, link) as bus:
                 identity = (await identify(bus, data[CONF_ADDRESS])).identity
         finally:
             if set_aside and (identity is None or identity.serial_number != set_aside.unique_id):
-                await self.hass.config_entries.async_setup(set_aside.entry_id)
+                with suppress(UnknownEntry):
+                    await self.hass.config_entries.async_setup(set_aside.entry_id)
         return identity
 
     # A meter that a search has found
@@ -315,17 +323,21 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
 
     async def async_step_init(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask for the update interval."""
+        try:
+            entry = self.config_entry
+        except UnknownEntry:
+            return self.async_abort(reason=METER_DELETED)
         errors: Mapping[str, str] = {}
         if user_input is not None:
             try:
                 return self.async_create_entry(data=entered(OPTIONS, user_input))
             except FormError as err:
                 errors = err.errors
-        suggested = to_show_again(OPTIONS, user_input or self.config_entry.options)
+        suggested = to_show_again(OPTIONS, user_input or entry.options)
         schema = self.add_suggested_values_to_schema(form_schema(OPTIONS), suggested)
         return self.async_show_form(
             step_id="init",
             data_schema=unchecked(schema),
             errors=dict(errors),
-            description_placeholders={"meter": self.config_entry.title},
+            description_placeholders={"meter": entry.title},
         )

@@ -2,8 +2,8 @@
 
 from abc import abstractmethod
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 import logging
@@ -361,11 +361,10 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         try:
             for setting, value in values.items():
                 try:
-                    await self.meter.write(setting, value)
+                    async with self._remembering(setting, value):
+                        await self.meter.write(setting, value)
                 except KlefrError as err:
                     failures[setting] = err
-                else:
-                    await self._async_remember(setting, value)
         finally:
             await self.async_refresh()
         return {
@@ -377,16 +376,35 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         """Write calculation code 10, which is irreversible. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
-                await self.meter.lock_calculation_code(serial_number)
-            await self._async_remember(Setting.CALCULATION_CODE, LOCKED_CODE)
+                async with self._remembering(Setting.CALCULATION_CODE, LOCKED_CODE):
+                    await self.meter.lock_calculation_code(serial_number)
         finally:
             await self.async_refresh()
 
-    async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
-        """Remember a value that was written, if the meter does not report it."""
-        if not self.meter.reports_settings:
-            self._written[setting] = value
-            await self._store.async_save(dict(self._written.items()))
+    @asynccontextmanager
+    async def _remembering(self, setting: Setting, value: SettingValue) -> AsyncIterator[None]:
+        """Remember a value that is written now, if the meter does not report it.
+
+        If Home Assistant is killed meanwhile, or stops waiting, it does not know which value the
+        meter has: the setting is then unknown. After an error it has the old value.
+        """
+        if self.meter.reports_settings:
+            yield
+            return
+        before = self._written.pop(setting, None)
+        await self._async_store()
+        try:
+            yield
+        except KlefrError:
+            if before is not None:
+                self._written[setting] = before
+                await self._async_store()
+            raise
+        self._written[setting] = value
+        await self._async_store()
+
+    async def _async_store(self) -> None:
+        await self._store.async_save(dict(self._written.items()))
 
     @callback
     def _async_follow_readings(self) -> None:

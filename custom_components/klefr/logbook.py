@@ -96,7 +96,7 @@ def _async_name(hass: HomeAssistant, quantity: str) -> str:
 
 @callback
 def _async_readings(hass: HomeAssistant, readings: Mapping[str, float]) -> str:
-    """Return energies with their names and units, in the order in which sensors show them."""
+    """Return energies with their names and units."""
     return listed(
         f"{_async_name(hass, quantity)} {readings[quantity]:.2f} "
         + (

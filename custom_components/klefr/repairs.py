@@ -12,7 +12,7 @@ from .replacement import async_not_replaced, async_replace_meter
 from .wrong_meter import ISSUE_ENTRY_ID, ISSUE_FOUND
 
 if TYPE_CHECKING:
-    # Home Assistant before 2026.9 does not have it.
+    # Home Assistant 2026.5 does not have it.
     from homeassistant.components.repairs import RepairsFlowResult
 
 

@@ -26,7 +26,16 @@ from .entry_errors import (
     OldMeterAnswersError,
     ThirdMeterAnswersError,
 )
-from .meter import Identity, KlefrError, Memory, Model, Protocol, identify
+from .meter import (
+    Identity,
+    KlefrError,
+    Memory,
+    Model,
+    Protocol,
+    WrongMeterError,
+    check_serial_number,
+    identify,
+)
 from .registry import async_renumber
 from .shared_buses import async_find_bus, link_from
 from .stores import (
@@ -135,12 +144,14 @@ async def _async_confirm(
     """Ask twice whether it is the meter that was found that answers."""
     bus = await async_find_bus(hass, Protocol(data[CONF_PROTOCOL]), link_from(data))
     async with bus:
-        for _ in range(2):
-            identity = (await identify(bus, data[CONF_ADDRESS])).identity
-            if identity.serial_number == entry.unique_id:
-                raise OldMeterAnswersError(entry.title)
-            if identity.serial_number != found:
-                raise ThirdMeterAnswersError
+        try:
+            for _ in range(2):
+                identity = (await identify(bus, data[CONF_ADDRESS])).identity
+                check_serial_number(expected=found, found=identity.serial_number)
+        except WrongMeterError as err:
+            if err.found == entry.unique_id:
+                raise OldMeterAnswersError(entry.title) from err
+            raise ThirdMeterAnswersError from err
     return identity
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+import errno
 import json
 import os
 from pathlib import Path
@@ -205,6 +206,13 @@ async def _forbidden(_line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatc
     patch.setattr(os, "open", refuse)
 
 
+async def _broken(_line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(os, "open", fail)
+
+
 async def _no_port(line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
     link = Path(line.port)
     await line.unplug()
@@ -239,7 +247,8 @@ async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) ->
     [
         (_missing, "port", "port_not_found_proxy"),
         pytest.param(_forbidden, "port", "port_permission", marks=pytest.mark.real_time),
-        pytest.param(_no_port, "port", "link_failed_adapter", marks=pytest.mark.real_time),
+        pytest.param(_no_port, "port", "not_a_serial_port", marks=pytest.mark.real_time),
+        pytest.param(_broken, "port", "link_failed_adapter", marks=pytest.mark.real_time),
         (_silent, "base", "no_answer_modbus"),
         (_garbled, "base", "garbled_answer_modbus"),
         (_stranger, "base", "not_a_klefr_meter"),

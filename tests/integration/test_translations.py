@@ -16,6 +16,7 @@ from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
 from custom_components.klefr.entity import ATTR_NOTE, Note
+from custom_components.klefr.flow_base import KlefrFlow
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -28,7 +29,14 @@ from custom_components.klefr.flow_schemas import (
     search_form,
 )
 from custom_components.klefr.flow_search import SearchSteps
-from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
+from custom_components.klefr.meter import (
+    MODBUS_ADDRESSES,
+    PRIMARY_ADDRESSES,
+    BaudRate,
+    Counter,
+    Parity,
+    Protocol,
+)
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.repairs import WrongMeterFlow
 from custom_components.klefr.select import SELECTS
@@ -216,13 +224,19 @@ def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: P
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
-    strings = STRINGS["config"]["step"]["change"]
-    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_field_of_a_change_is_named_and_explained(protocol: Protocol, port: str) -> None:
+    mbus = protocol is Protocol.MBUS
+    strings = STRINGS["config"]["step"]["change_mbus" if mbus else "change_modbus"]
+    form = change_form(protocol, port)
     assert strings["data"].keys() == strings["data_description"].keys()
-    assert fields - strings["data"].keys() == set()
-    if port.startswith("/"):
-        assert strings["data"].keys() == fields
+    assert form.keys() <= strings["data"].keys()
+    if port.startswith("/") and protocol is not Protocol.MODBUS_TCP:
+        assert strings["data"].keys() == form.keys()
+    # What the other protocol allows is not mentioned.
+    addresses = PRIMARY_ADDRESSES if mbus else MODBUS_ADDRESSES
+    assert f"{addresses[0]} to {addresses[-1]}" in strings["data_description"]["address"]
+    assert "bus:" not in json.dumps(strings["data_description"])
 
 
 def test_the_options_are_named_and_explained() -> None:
@@ -236,6 +250,7 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         for name in vars(KlefrConfigFlow).keys()
         | vars(SearchSteps).keys()
         | vars(CommunicationSteps).keys()
+        | vars(KlefrFlow).keys()
         if name.startswith("async_step_")
     }
     # These show the words of other steps, progress or how the flow ended.
@@ -243,7 +258,7 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
         "reach_replaced",
-        *("search", "search_all", "search_on"),
+        *("search", "search_all", "search_on", "change", "meter_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
@@ -260,7 +275,8 @@ def test_every_dialog_about_a_known_meter_names_it() -> None:
         *(
             step["description"]
             for name, step in config["step"].items()
-            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+            if name.startswith("reach")
+            or name in ("reconfigure", "change_modbus", "change_mbus", "shared_bus")
         ),
         *(text for name, text in config["progress"].items() if name.startswith("reach_")),
         *(config["progress"][name] for name in ("communication", "changing")),

@@ -79,7 +79,7 @@ HERE: Final = Communication(address=1, baud_rate=BaudRate.B9600, parity=Parity.E
 THERE: Final = Communication(address=17, baud_rate=BaudRate.B1200, parity=Parity.EVEN)
 
 # What only a serial port, or only a host on the network, can have.
-ONLY_SERIAL: Final = {"port_not_found", "port_permission", "port_in_use"}
+ONLY_SERIAL: Final = {"port_not_found", "not_a_serial_port", "port_permission", "port_in_use"}
 ONLY_NETWORK: Final = {"host_not_found", "host_refused", "host_silent"}
 
 
@@ -149,7 +149,7 @@ def cases() -> Iterator[tuple[Protocol, str, KlefrError]]:
             yield protocol, port, make()
         for plain in PLAIN:
             impossible = ONLY_NETWORK if port == SERIAL else set()
-            impossible = {"port_permission", "port_in_use"} if port == PROXY else impossible
+            impossible = ONLY_SERIAL - {"port_not_found"} if port == PROXY else impossible
             impossible = ONLY_SERIAL if port == GATEWAY else impossible
             if plain.key not in impossible:
                 yield protocol, port, plain("English text that no user may see")

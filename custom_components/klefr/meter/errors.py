@@ -26,6 +26,12 @@ class PortNotFoundError(LinkError):
     key = "port_not_found"
 
 
+class NotASerialPortError(LinkError):
+    """What is at the port's name is a folder, a file or another device."""
+
+    key = "not_a_serial_port"
+
+
 class PortPermissionError(LinkError):
     """The user of this process has no permission to open the serial port."""
 

@@ -28,8 +28,6 @@ from custom_components.klefr.const import DOMAIN, EVENT_STATISTICS_CORRECTED
 from simulator.meter import Count, Energy, VirtualMeter
 from simulator.virtual_time import VirtualTimeLoop
 
-from .. import SERIAL_NUMBER
-
 START = datetime(2026, 3, 2, 10, tzinfo=UTC)
 """A full hour, at which a house has its first statistics."""
 PERIOD = timedelta(minutes=5)
@@ -235,7 +233,7 @@ class House:
             for key in energies(self.meter)
             if (
                 statistic_id := registry.async_get_entity_id(
-                    Platform.SENSOR, DOMAIN, f"{SERIAL_NUMBER}_{key}"
+                    Platform.SENSOR, DOMAIN, f"{self.meter.serial_number}_{key}"
                 )
             )
         }

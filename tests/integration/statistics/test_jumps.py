@@ -14,6 +14,7 @@ from homeassistant.components.logbook.helpers import async_determine_event_types
 from homeassistant.components.logbook.processor import EventProcessor
 from homeassistant.components.recorder import get_instance
 from homeassistant.core import CoreState, HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import entity_registry as er
 from homeassistant.loader import DATA_CUSTOM_COMPONENTS
 from homeassistant.setup import async_setup_component
@@ -175,6 +176,33 @@ async def test_entities_may_be_changed_meanwhile(empty_house: House) -> None:
     assert "total_active_energy_l3" not in sums
     assert len({each["quantity"] for each in house.corrections}) == 10
     assert len(house.corrections) == 10
+    assert not await pending(house)
+
+
+@pytest.mark.parametrize("most", [100, 90000])
+async def test_a_new_meter_goes_on_where_the_old_one_ended(house: House, most: float) -> None:
+    """Whether it has counted less or more."""
+    hass, new = house.hass, "87654321"
+    assert await async_setup_component(hass, "repairs", {})
+    await house.until(11)
+    await house.poll()
+    ids = set(er.async_get(hass).entities)
+    with house.leap():
+        house.meter.serial_number = new
+        house.clear_meter()
+        house.meter.add_energy(l1=most, l2=most / 2, l3=-most / 3)
+    house.meter_clock.stop()
+    await house.poll()
+    flows = hass.data["repairs"]["flow_manager"]
+    issue = {"issue_id": f"wrong_meter_{house.entry.entry_id}"}
+    menu = await flows.async_init(DOMAIN, data=issue)
+    result = await flows.async_configure(menu["flow_id"], {"next_step_id": "replaced"})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    house.meter_clock.start()
+    await house.until(47)
+    assert not await house.miscounted()
+    assert set(er.async_get(hass).entities) == ids
+    assert {each["reason"] for each in house.corrections} == {Decision.REPLACED}
     assert not await pending(house)
 
 
