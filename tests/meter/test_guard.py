@@ -566,6 +566,29 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
 
 
+def test_a_new_code_explains_a_small_jump_too() -> None:
+    meter = CountingMeter(code=CalculationCode.FORWARD)
+    meter.counts["forward", "active", "_t1"] = 3000.0
+    meter.counts["reverse", "active", "_t1"] = 2.0
+    reader = started(meter, quantities=OVER_MBUS, load=(1, 1, -1))
+    before = reader.published
+    meter.code = CalculationCode.FORWARD_PLUS_REVERSE
+    # So much can have flowed.
+    reader.poll(after=600)
+    moved = (reader.published[TOTAL] or 0) - (before[TOTAL] or 0)
+    assert moved == pytest.approx(2.5, abs=0.02)
+    [jump] = [jump for jump in reader.jumps if jump.quantity is TOTAL]
+    assert jump.reason is Decision.CODE_EXPLAINED
+    assert jump.consumed == pytest.approx(0.5, abs=0.021)
+    # Two codes may mean the same.
+    meter.code = CalculationCode.FORWARD_MINUS_REVERSE
+    reader.poll()
+    reader.jumps.clear()
+    meter.code = CalculationCode.FORWARD_MINUS_REVERSE_NET_PULSES
+    reader.poll()
+    assert not reader.jumps
+
+
 def test_a_jump_does_not_become_possible_by_waiting() -> None:
     # With transformers of which the bus does not tell, this much can flow in a minute.
     limits = Limits(at_once=60, confirmed=3600)
@@ -826,6 +849,31 @@ def test_damage_right_after_a_reset_is_held() -> None:
     reader.reset = reader.now
     reader.poll(moved(**{COUNTER: 0.05}))
     assert reader.published[COUNTER] == reader.truth[COUNTER]
+
+
+@pytest.mark.parametrize("counted", [50, 0.3])
+@pytest.mark.parametrize("restarts", [True, False])
+def test_forward_energy_says_what_a_reset_at_the_meter_took(counted: float, restarts: bool) -> None:
+    # The second one has passed its old value before it is believed.
+    meter = CountingMeter().has_counted(1)
+    meter.reset_at = meter.count("forward", "active") - counted
+    reader = started(meter, load=(9, 9, 9))
+    reader.poll()
+    before = reader.published
+    reader.wait(3)
+    meter.reset()
+    reader.wait(3)
+    if restarts:
+        reader.restart()
+    while not reader.jumps:
+        reader.poll()
+        assert reader.answers < 50
+    [jump] = reader.jumps
+    assert jump.quantity is COUNTER
+    forward = (reader.published[FORWARD] or 0) - (before[FORWARD] or 0)
+    # What it shows now may be newer than what was believed.
+    newer = (reader.published[COUNTER] or 0) - jump.after
+    assert jump.consumed + newer == pytest.approx(forward, abs=0.021)
 
 
 def test_a_reset_at_the_meter_holds_nothing_but_the_counter() -> None:

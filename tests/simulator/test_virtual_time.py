@@ -22,6 +22,20 @@ async def test_waiting_takes_no_time() -> None:
     assert time.monotonic() - really_began < 60
 
 
+async def test_another_clock_moves_along() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    moves: list[float] = []
+    loop.follow_time(moves.append)
+    began = loop.time()
+    for seconds in (3, DAY, 0.5):
+        await asyncio.sleep(seconds)
+        assert sum(moves) == pytest.approx(loop.time() - began)
+    loop.follow_time(None)
+    await asyncio.sleep(1)
+    assert sum(moves) == pytest.approx(DAY + 3.5)
+
+
 async def test_timers_end_in_their_order() -> None:
     loop = asyncio.get_running_loop()
     ended: list[tuple[float, float]] = []
