@@ -566,6 +566,24 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
 
 
+def test_what_flowed_while_a_total_was_held_is_known_when_the_code_is() -> None:
+    reader = started(knows_code=False, code=CalculationCode.FORWARD, load=(9, 9, -9))
+    reader.poll()
+    before = reader.published
+    reader.meter.code = CalculationCode.FORWARD_PLUS_REVERSE
+    for _ in range(8):
+        reader.poll()
+        assert reader.published[TOTAL] == before[TOTAL]
+    reader.code = CalculationCode.FORWARD_PLUS_REVERSE
+    reader.poll()
+    [jump] = [jump for jump in reader.jumps if jump.quantity is TOTAL]
+    assert jump.reason is Decision.CODE_EXPLAINED
+    assert jump.consumed == pytest.approx(
+        sum((reader.published[part] or 0) - (before[part] or 0) for part in (FORWARD, REVERSE)),
+        abs=0.011,
+    )
+
+
 def test_a_new_code_explains_a_small_jump_too() -> None:
     meter = CountingMeter(code=CalculationCode.FORWARD)
     meter.counts["forward", "active", "_t1"] = 3000.0

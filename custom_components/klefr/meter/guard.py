@@ -43,6 +43,7 @@ from .model import CalculationCode, Identity, Quantity, Readings
 from .relations import (
     COUNTER,
     COUNTER_KEY,
+    DIRECTIONS,
     FORWARD,
     GUARDED,
     PHASE_ENERGIES,
@@ -211,7 +212,7 @@ def judge(
         ),
         suspect=suspect,
         memory=Memory(
-            accepted={**memory.accepted, **believed},
+            accepted=_with_parts({**memory.accepted, **believed}, believed),
             replaced={
                 name: value for name, value in memory.replaced.items() if name not in believed
             },
@@ -345,8 +346,9 @@ def _explain_totals(
                 or not holds(relation, formula, steps)
             ):
                 continue
+            # While the total was held, its parts went on.
             consumed = sum(
-                weight * (steps[part] - _steps(accepted[part].value))
+                weight * (steps[part] - _steps(last.parts.get(part, accepted[part].value)))
                 for part, weight in formula.items()
             )
             moved = steps[total] - _steps(last.value)
@@ -551,6 +553,24 @@ def _start(quantity: Quantity, row: Doubt, last: Accepted | None, limits: Limits
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
     return Accepted(value=value, wall=at.wall, monotonic=at.monotonic, code=code)
+
+
+def _with_parts(
+    accepted: Mapping[Quantity, Accepted], believed: Mapping[Quantity, Accepted]
+) -> Mapping[Quantity, Accepted]:
+    """Return what is accepted, with what the totals among it that are new are made of."""
+    totals = {
+        total: replace(
+            believed[total],
+            parts={
+                part: accepted[part].value
+                for part in (Quantity(total.replace("total", name)) for name in DIRECTIONS[1:])
+                if part in accepted
+            },
+        )
+        for total in TOTALS & believed.keys()
+    }
+    return {**accepted, **totals}
 
 
 def _reason_to_hold(found: Decision, broken: AbstractSet[str]) -> Decision:

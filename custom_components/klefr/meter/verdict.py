@@ -74,6 +74,8 @@ class Accepted:
     """None if that was before the last start."""
     code: CalculationCode | None
     """The calculation code that was known then, if no total contradicted it."""
+    parts: Mapping[Quantity, float] = field(default_factory=dict)
+    """The forward and reverse energy that were believed along with a total. Not stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
