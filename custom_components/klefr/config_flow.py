@@ -294,17 +294,20 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
             entry = self.config_entry
         except UnknownEntry:
             return self.async_abort(reason=METER_DELETED)
-        errors: Mapping[str, str] = {}
+        error: FormError | None = None
         if user_input is not None:
             try:
                 return self.async_create_entry(data=entered(OPTIONS, user_input))
             except FormError as err:
-                errors = err.errors
+                error = err
         suggested = to_show_again(OPTIONS, user_input or entry.options)
         schema = self.add_suggested_values_to_schema(form_schema(OPTIONS), suggested)
         return self.async_show_form(
             step_id="init",
             data_schema=unchecked(schema),
-            errors=dict(errors),
-            description_placeholders={"meter": entry.title},
+            errors=error.errors if error else {},
+            description_placeholders={
+                "meter": entry.title,
+                **(error.placeholders if error else {}),
+            },
         )

@@ -411,7 +411,7 @@ class SearchSteps(KlefrFlow):
         return self._show_form(
             step,
             form,
-            {},
+            user_input or {},
             error=error,
             placeholders=placeholders,
         )
