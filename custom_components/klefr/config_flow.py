@@ -50,6 +50,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
+from .replacement import async_not_replaced, async_replace_meter
 from .shared_buses import async_find_bus, link_from
 from .wording import meter_name
 
@@ -58,6 +59,13 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
     """Add a meter or change how Home Assistant reaches it."""
 
     VERSION = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._other_meter = ""
+        """The name of a meter that answers instead of the one that is reconfigured."""
+        self._other_data: Mapping[str, Any] = {}
+        """Where it answers, as an entry stores it."""
 
     @staticmethod
     @callback
@@ -217,13 +225,38 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         await self.async_set_unique_id(identity.serial_number, raise_on_progress=False)
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()
-            self._abort_if_unique_id_mismatch(
-                reason="wrong_meter",
-                description_placeholders={"meter": entry.title, "found": found},
-            )
-            return self._follow(entry, data)
+            if identity.serial_number == entry.unique_id:
+                return self._follow(entry, data)
+            self._other_meter, self._other_data = found, data
+            return await self.async_step_reach_other()
         self._abort_if_unique_id_configured(description_placeholders={"meter": found})
         return self.async_create_entry(title=found, data=data)
+
+    async def async_step_reach_other(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask whether the meter that answers is a new one in the place of the entry's meter."""
+        return self.async_show_menu(
+            step_id="reach_other",
+            menu_options=["reach_replaced", self._step(self._meter_kind)],
+            description_placeholders={**self._placeholders(), "found": self._other_meter},
+        )
+
+    async def async_step_reach_replaced(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Let the new meter take the place of the entry's meter, if it still answers."""
+        entry = self._get_reconfigure_entry()
+        before = entry.title
+        try:
+            await async_replace_meter(self.hass, entry, self._other_data, str(self.unique_id))
+        except KlefrError as err:
+            reason, placeholders = async_not_replaced(self.hass, self._other_data, err)
+        else:
+            reason, placeholders = "replaced", {"found": self._other_meter}
+        return self.async_abort(
+            reason=reason, description_placeholders={"meter": before, **placeholders}
+        )
 
     async def _async_identify(self, data: Mapping[str, Any]) -> Identity:
         """Ask which meter answers. An entry that holds the port differently is set aside.

@@ -20,6 +20,7 @@ from .flow_schemas import FieldError, Form, FormError, form_schema, to_show_agai
 from .meter import KlefrError, Protocol, SerialLink
 from .shared_buses import async_canonical_port, async_held_bus, async_is_same_port, link_from
 from .wording import async_translation, port_name
+from .wrong_meter import async_forget_wrong_meter
 
 METER_DELETED: Final = "meter_deleted"
 
@@ -162,6 +163,8 @@ class KlefrFlow(ConfigFlow):
     def _follow(self, entry: KlefrConfigEntry, data: Mapping[str, Any]) -> ConfigFlowResult:
         """Let an entry reach its meter as the data says, and end the flow."""
         self.hass.config_entries.async_update_entry(entry, data=data)
+        # Who answers there is found out anew.
+        async_forget_wrong_meter(self.hass, entry.entry_id)
         self.hass.config_entries.async_schedule_reload(entry.entry_id)
         return self.async_abort(
             reason="reconfigure_successful", description_placeholders={"meter": entry.title}

@@ -31,7 +31,7 @@ from simulator.modbus import serve
 from . import SERIAL_NUMBER, wait
 
 STRINGS: dict[str, Any] = json.loads(
-    (Path(integration.__file__).parent / "strings.json").read_text()
+    (Path(integration.__file__).parent / "translations" / "en.json").read_text()
 )
 
 
@@ -424,8 +424,14 @@ async def test_a_different_meter_is_refused(
             "baud_rate": baud_rate,
         }
         result = await submit(hass, result["flow_id"], data)
-    assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] == "wrong_meter"
+    assert result["type"] is FlowResultType.MENU
+    assert result["step_id"] == "reach_other"
+    assert result["description_placeholders"] == {
+        "meter": loaded.title,
+        "found": "KLEFR 6934 22091040",
+        "port": "elsewhere",
+    }
+    assert result["menu_options"] == ["reach_replaced", "reach_modbus"]
     assert loaded.data == entry_data
     assert loaded.state is ConfigEntryState.LOADED
 
@@ -441,7 +447,7 @@ async def test_a_different_meter_on_the_same_port_is_refused_and_the_entry_put_b
     virtual_meter.serial_number = "22091040"
     result = await start_reconfigure(hass, loaded)
     result = await submit(hass, result["flow_id"], {**entry_data, "baud_rate": 1200})
-    assert result["reason"] == "wrong_meter"
+    assert result["step_id"] == "reach_other"
     assert loaded.data == entry_data
     assert loaded.state is ConfigEntryState.SETUP_RETRY
 

@@ -36,7 +36,7 @@ from simulator.line import Line
 
 from .test_config_flow import choose, choose_bus, configure, filled_in, start, start_reconfigure
 
-STRINGS = json.loads((Path(integration.__file__).parent / "strings.json").read_text())
+STRINGS = json.loads((Path(integration.__file__).parent / "translations" / "en.json").read_text())
 
 FORMS: Mapping[str, Form] = {
     "serial": SERIAL,

@@ -7,6 +7,7 @@ import re
 from string import Formatter
 from typing import Any
 
+from homeassistant.helpers.selector import validate_selector
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
 import pytest
 
@@ -14,7 +15,6 @@ import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
-from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_base import KlefrFlow
 from custom_components.klefr.flow_communication import CommunicationSteps
@@ -38,13 +38,15 @@ from custom_components.klefr.meter import (
     Protocol,
 )
 from custom_components.klefr.number import NUMBERS
+from custom_components.klefr.repairs import WrongMeterFlow
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
 from custom_components.klefr.service_values import FIELDS, Action
+from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
-STRINGS: dict[str, Any] = json.loads((FOLDER / "strings.json").read_text())
+STRINGS: dict[str, Any] = json.loads((FOLDER / "translations" / "en.json").read_text())
 ICONS: dict[str, Any] = json.loads((FOLDER / "icons.json").read_text())
 
 ENTITIES = {
@@ -62,10 +64,6 @@ def texts(strings: Any) -> Iterator[str]:
     else:
         for value in strings.values():
             yield from texts(value)
-
-
-def test_the_english_translation_is_the_strings() -> None:
-    assert json.loads((FOLDER / "translations" / "en.json").read_text()) == STRINGS
 
 
 @pytest.mark.parametrize("platform", ENTITIES)
@@ -106,9 +104,8 @@ def test_every_note_has_words_where_it_is_shown() -> None:
 def test_every_issue_has_words() -> None:
     assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
     for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}
         fields = {field for text in texts(issue) for _, field, _, _ in Formatter().parse(text)}
-        assert fields - {None} <= {"address", "port", "expected", "found"}
+        assert fields - {None} <= {"address", "port", "expected", "found", "error", "meters"}
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
@@ -145,6 +142,12 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         for field in strings["fields"].values():
             assert field.keys() == {"name", "description"}
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
+
+
+def test_every_field_has_a_selector_that_home_assistant_takes() -> None:
+    for service in SERVICES.values():
+        for field in service["fields"].values():
+            assert validate_selector(field["selector"])
 
 
 def test_the_irreversible_action_is_listed_last() -> None:
@@ -254,6 +257,7 @@ def test_every_step_of_the_flow_has_its_words() -> None:
     unnamed = {
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
+        "reach_replaced",
         *("search", "search_all", "search_on", "change", "meter_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
@@ -279,7 +283,7 @@ def test_every_dialog_about_a_known_meter_names_it() -> None:
         *(
             config["abort"][name]
             for name in (
-                *("already_configured", "wrong_meter", "reconfigure_successful"),
+                *("already_configured", "wrong_meter", "reconfigure_successful", "replaced"),
                 *("changed", "nothing_to_change"),
             )
         ),
@@ -302,4 +306,15 @@ def test_every_choice_is_named() -> None:
 def test_every_repair_has_its_words() -> None:
     assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
     for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}
+        assert issue.keys() in ({"title", "description"}, {"title", "fix_flow"})
+    fix_flow = STRINGS["issues"][ISSUE_WRONG_METER]["fix_flow"]
+    steps = {
+        name.removeprefix("async_step_")
+        for name in vars(WrongMeterFlow)
+        if name.startswith("async_step_")
+    }
+    # The others show no form.
+    assert fix_flow["step"].keys() == {"init"}
+    menu = fix_flow["step"]["init"]
+    assert menu["menu_options"].keys() == menu["menu_option_descriptions"].keys()
+    assert menu["menu_options"].keys() == steps - {"init"}
