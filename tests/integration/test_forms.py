@@ -232,7 +232,7 @@ async def test_an_option_that_does_not_exist_is_named(
     result = await flows.async_configure(result["flow_id"], {"update_interval": 30, "often": 1})
     assert result["errors"] == {"base": "no_such_field"}
     text = STRINGS["options"]["error"]["no_such_field"]
-    assert "'often'" in text.format(**result["description_placeholders"])
+    assert "'often'" in text.format(**(result["description_placeholders"] or {}))
     assert filled_in(result["data_schema"]) == {"update_interval": 30}
 
 
