@@ -19,7 +19,7 @@ from homeassistant.helpers.translation import async_load_integrations
 
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
-from .flow_base import METER_DELETED
+from .flow_base import ENTRY_DELETED
 from .flow_communication import CommunicationSteps
 from .flow_schemas import (
     CONF_METER,
@@ -250,6 +250,8 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         before = entry.title
         try:
             await async_replace_meter(self.hass, entry, self._other_data, str(self.unique_id))
+        except UnknownEntry:
+            return await self.async_step_entry_deleted()
         except KlefrError as err:
             reason, placeholders = async_not_replaced(self.hass, self._other_data, err)
         else:
@@ -326,7 +328,7 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
         try:
             entry = self.config_entry
         except UnknownEntry:
-            return self.async_abort(reason=METER_DELETED)
+            return self.async_abort(reason=ENTRY_DELETED)
         error: FormError | None = None
         if user_input is not None:
             try:
