@@ -3,9 +3,14 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from hypothesis import settings
 import pytest
 
 from simulator.virtual_time import VirtualTimeLoop
+
+# The same examples in every run and on every machine, however long one takes.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 def _is_in_real_time(item: pytest.Item) -> bool:

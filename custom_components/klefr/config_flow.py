@@ -19,7 +19,7 @@ from homeassistant.helpers.translation import async_load_integrations
 
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
-from .flow_base import METER_DELETED
+from .flow_base import ENTRY_DELETED
 from .flow_communication import CommunicationSteps
 from .flow_schemas import (
     CONF_METER,
@@ -250,6 +250,8 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         before = entry.title
         try:
             await async_replace_meter(self.hass, entry, self._other_data, str(self.unique_id))
+        except UnknownEntry:
+            return await self.async_step_entry_deleted()
         except KlefrError as err:
             reason, placeholders = async_not_replaced(self.hass, self._other_data, err)
         else:
@@ -326,18 +328,21 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
         try:
             entry = self.config_entry
         except UnknownEntry:
-            return self.async_abort(reason=METER_DELETED)
-        errors: Mapping[str, str] = {}
+            return self.async_abort(reason=ENTRY_DELETED)
+        error: FormError | None = None
         if user_input is not None:
             try:
                 return self.async_create_entry(data=entered(OPTIONS, user_input))
             except FormError as err:
-                errors = err.errors
+                error = err
         suggested = to_show_again(OPTIONS, user_input or entry.options)
         schema = self.add_suggested_values_to_schema(form_schema(OPTIONS), suggested)
         return self.async_show_form(
             step_id="init",
             data_schema=unchecked(schema),
-            errors=dict(errors),
-            description_placeholders={"meter": entry.title},
+            errors=error.errors if error else {},
+            description_placeholders={
+                "meter": entry.title,
+                **(error.placeholders if error else {}),
+            },
         )

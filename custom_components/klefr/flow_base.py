@@ -22,7 +22,7 @@ from .shared_buses import async_canonical_port, async_held_bus, async_is_same_po
 from .wording import async_translation, port_name
 from .wrong_meter import async_forget_wrong_meter
 
-METER_DELETED: Final = "meter_deleted"
+ENTRY_DELETED: Final = "entry_deleted"
 
 
 class KlefrFlow(ConfigFlow):
@@ -60,13 +60,13 @@ class KlefrFlow(ConfigFlow):
         try:
             return super()._get_reconfigure_entry()
         except UnknownEntry as err:
-            raise AbortFlow(METER_DELETED) from err
+            raise AbortFlow(ENTRY_DELETED) from err
 
-    async def async_step_meter_deleted(
+    async def async_step_entry_deleted(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Say that the meter was deleted meanwhile."""
-        return self.async_abort(reason=METER_DELETED)
+        return self.async_abort(reason=ENTRY_DELETED)
 
     def _placeholders(self) -> dict[str, str]:
         """Return what every text may name: the meter that is reconfigured, and the chosen port."""

@@ -13,7 +13,7 @@ from homeassistant.data_entry_flow import AbortFlow
 from .communication import async_change_communication, async_read_communication
 from .const import CONF_BAUD_RATE, CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry
-from .flow_base import METER_DELETED, KlefrFlow
+from .flow_base import ENTRY_DELETED, KlefrFlow
 from .flow_schemas import FormError, change_form, entered_communication
 from .meter import (
     AddressTakenError,
@@ -180,7 +180,7 @@ class CommunicationSteps(KlefrFlow):
                 )
             self._job.result()
         except AbortFlow:
-            return self.async_show_progress_done(next_step_id=METER_DELETED)
+            return self.async_show_progress_done(next_step_id=ENTRY_DELETED)
         self._job = None
         return None
 

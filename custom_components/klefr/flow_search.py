@@ -22,7 +22,7 @@ from homeassistant.helpers.discovery_flow import async_create_flow
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .coordinator import KlefrConfigEntry
-from .flow_base import METER_DELETED, KlefrFlow
+from .flow_base import ENTRY_DELETED, KlefrFlow
 from .flow_schemas import (
     CONF_ALL_LINE_SETTINGS,
     CONF_METER,
@@ -186,7 +186,7 @@ class SearchSteps(KlefrFlow):
         try:
             return self._show_search()
         except AbortFlow:
-            return self.async_show_progress_done(next_step_id=METER_DELETED)
+            return self.async_show_progress_done(next_step_id=ENTRY_DELETED)
 
     async_step_reach_searching = async_step_searching
 
@@ -411,7 +411,7 @@ class SearchSteps(KlefrFlow):
         return self._show_form(
             step,
             form,
-            {},
+            user_input or {},
             error=error,
             placeholders=placeholders,
         )

@@ -11,6 +11,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
 from simulator.line import Line
+from simulator.meter import VirtualMeter
 
 from .test_communication import through
 from .test_config_flow import with_words
@@ -56,9 +57,22 @@ async def step(hass: HomeAssistant, result: Any, what: str | dict[str, Any]) -> 
     return await flows.async_configure(result["flow_id"], user_input)
 
 
+def delete_at(hass: HomeAssistant, entry: MockConfigEntry, line: Line, requests: int) -> None:
+    """Delete an entry when so many requests more have been sent."""
+    left = requests
+
+    def delete(_frame: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            hass.async_create_task(hass.config_entries.async_remove(entry.entry_id))
+
+    line.before_hearing = delete
+
+
 def is_deleted(result: Any) -> bool:
     with_words(result)
-    return result["type"] is FlowResultType.ABORT and result["reason"] == "meter_deleted"
+    return result["type"] is FlowResultType.ABORT and result["reason"] == "entry_deleted"
 
 
 @pytest.mark.parametrize(("dialog", "done"), STEPS)
@@ -91,21 +105,33 @@ async def test_deleted_during_the_last_step(
     steps = DIALOGS[dialog]
     for what in steps[:-1]:
         result = await through(hass, await step(hass, result, what))
-    left = requests
-
-    def delete(_frame: bytes) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            hass.async_create_task(hass.config_entries.async_remove(loaded.entry_id))
-
-    line.before_hearing = delete
+    delete_at(hass, loaded, line, requests)
     result = await step(hass, result, steps[-1])
     if result["type"] is FlowResultType.MENU:
         result = await step(hass, result, "changing")
     result = await through(hass, result)
     await asyncio.sleep(60)
     assert is_deleted(result)
+
+
+@pytest.mark.parametrize("requests", [0, 1, 2, 4])
+async def test_deleted_while_another_meter_takes_its_place(
+    hass: HomeAssistant,
+    loaded: MockConfigEntry,
+    line: Line,
+    virtual_meter: VirtualMeter,
+    requests: int,
+) -> None:
+    virtual_meter.serial_number = "22091040"
+    result = await begin(hass, loaded)
+    for what in DIALOGS["address"]:
+        result = await step(hass, result, what)
+    assert result["step_id"] == "reach_other"
+    if requests == 0:
+        await hass.config_entries.async_remove(loaded.entry_id)
+    delete_at(hass, loaded, line, requests)
+    assert is_deleted(await step(hass, result, "reach_replaced"))
+    assert not hass.config_entries.async_entries(DOMAIN)
 
 
 @pytest.mark.parametrize("interval", [20, "often"])
@@ -117,4 +143,4 @@ async def test_deleted_while_its_options_are_open(
     await hass.config_entries.async_remove(loaded.entry_id)
     result = await flows.async_configure(result["flow_id"], {"update_interval": interval})
     assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] == "meter_deleted"
+    assert result["reason"] == "entry_deleted"

@@ -224,6 +224,18 @@ async def test_what_is_no_form_at_all_is_explained(hass: HomeAssistant, line: Li
     await hass.config_entries.async_unload(result["result"].entry_id)
 
 
+async def test_an_option_that_does_not_exist_is_named(
+    hass: HomeAssistant, loaded: MockConfigEntry
+) -> None:
+    flows = hass.config_entries.options
+    result = await flows.async_init(loaded.entry_id)
+    result = await flows.async_configure(result["flow_id"], {"update_interval": 30, "often": 1})
+    assert result["errors"] == {"base": "no_such_field"}
+    text = STRINGS["options"]["error"]["no_such_field"]
+    assert "'often'" in text.format(**(result["description_placeholders"] or {}))
+    assert filled_in(result["data_schema"]) == {"update_interval": 30}
+
+
 def is_open(result: Any) -> bool:
     """Whether the line settings can be seen."""
     [section] = [v for k, v in result["data_schema"].schema.items() if k == "line_settings"]

@@ -258,7 +258,7 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
         "reach_replaced",
-        *("search", "search_all", "search_on", "change", "meter_deleted"),
+        *("search", "search_all", "search_on", "change", "entry_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
