@@ -31,6 +31,7 @@ from .errors import (
     WrongMeterError,
 )
 from .guarded import GuardedReader
+from .health import Exchange, Health, Outcome, Summary
 from .link import (
     BaudRate,
     Parity,
@@ -83,9 +84,11 @@ __all__ = [
     "Counter",
     "Decision",
     "Direction",
+    "Exchange",
     "Found",
     "GarbledAnswerError",
     "GuardedReader",
+    "Health",
     "HostNotFoundError",
     "HostRefusedError",
     "HostSilentError",
@@ -117,6 +120,7 @@ __all__ = [
     "NotMovedError",
     "NotReadyError",
     "NotResetError",
+    "Outcome",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -131,6 +135,7 @@ __all__ = [
     "SettingValue",
     "Settings",
     "Step",
+    "Summary",
     "Tariff",
     "Value",
     "Verdict",
