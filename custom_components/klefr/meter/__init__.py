@@ -65,6 +65,7 @@ from .model import (
 )
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
+from .redaction import hide
 from .search import Found, Step, is_bus_answered, search, with_all_line_settings
 from .verdict import Decision, Jump, Memory, Moment, Verdict
 
@@ -146,6 +147,7 @@ __all__ = [
     "confirmed",
     "find",
     "gateway_port",
+    "hide",
     "identify",
     "is_bus_answered",
     "is_gateway",
