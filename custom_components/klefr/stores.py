@@ -17,11 +17,13 @@ from .meter import (
     BaudRate,
     Communication,
     Parity,
+    Quantity,
     is_secondary_address,
 )
 
 STORED_CURRENT: Final = "current"
 STORED_WANTED: Final = "wanted"
+STORED_SUPPLIED: Final = "supplied"
 
 
 def _communication(stored: Any) -> Communication:
@@ -45,6 +47,7 @@ COMMUNICATION: Final = vol.Schema(
 CHANGE: Final = vol.Schema(
     {vol.Required(STORED_CURRENT): _communication, vol.Required(STORED_WANTED): _communication}
 )
+HEALTH: Final = vol.Schema({vol.Required(STORED_SUPPLIED): [vol.Coerce(Quantity)]})
 ANYTHING: Final = vol.Schema(dict)
 
 
@@ -101,6 +104,11 @@ def energies_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     return MeterStore(hass, entry_id, ".energies")
 
 
+def health_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
+    """Return the store of what is known of a meter's health over a restart."""
+    return MeterStore(hass, entry_id, ".health", HEALTH)
+
+
 def memory_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     """Return the store of what had to be learned about a meter."""
     return MeterStore(hass, entry_id, ".memory")
@@ -113,5 +121,5 @@ def written_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
 
 async def async_remove_stores(hass: HomeAssistant, entry_id: str) -> None:
     """Remove all that is kept about a meter."""
-    for store in (change_store, energies_store, memory_store, written_store):
+    for store in (change_store, energies_store, health_store, memory_store, written_store):
         await store(hass, entry_id).async_remove()

@@ -1,8 +1,10 @@
 """What the tests of the integration share."""
 
+import asyncio
 from datetime import timedelta
 from unittest.mock import patch
 
+from freezegun.api import FrozenDateTimeFactory
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
@@ -22,6 +24,14 @@ async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:
     with patch("time.time", return_value=now.timestamp()):
         async_fire_time_changed(hass, now + timedelta(seconds=seconds))
     await hass.async_block_till_done(wait_background_tasks=True)
+
+
+async def live(hass: HomeAssistant, freezer: FrozenDateTimeFactory, *, minutes: int) -> None:
+    """Let Home Assistant live: also the time of the event loop passes, with all that is due."""
+    for _ in range(minutes):
+        freezer.tick(60)
+        await asyncio.sleep(60)
+    await hass.async_block_till_done()
 
 
 async def enable(hass: HomeAssistant, *found: str) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 import json
 from pathlib import Path
 import re
-from string import Formatter
 from typing import Any
 
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
@@ -14,7 +13,6 @@ import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
-from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
@@ -93,14 +91,6 @@ def test_every_note_has_words_where_it_is_shown() -> None:
             if note:
                 assert attributes[ATTR_NOTE].keys() == {"name", "state"}
                 assert attributes[ATTR_NOTE]["state"].keys() == {note}
-
-
-def test_every_issue_has_words() -> None:
-    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
-    for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}
-        fields = {field for text in texts(issue) for _, field, _, _ in Formatter().parse(text)}
-        assert fields - {None} <= {"address", "port", "expected", "found"}
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
@@ -281,9 +271,3 @@ def test_every_choice_is_named() -> None:
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
     assert list(selector["found"]["options"]) == [SEARCH_ON]
-
-
-def test_every_repair_has_its_words() -> None:
-    assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
-    for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}

@@ -41,7 +41,7 @@ def hide(
     """Return the frames of an exchange in hexadecimal, without serial numbers.
 
     `own` are the serial numbers of the meter, of which also damaged ones are hidden, `others` those
-    of other meters.
+    of other meters. Each has 8 digits.
     """
     sent = exchange.sent or b""
     return {
@@ -120,14 +120,15 @@ def _encodings(number: str) -> set[bytes]:
     """Return a serial number in all ways in which a frame could have it."""
     digits = bytes.fromhex(number)
     first, second = digits[:2], digits[2:]
-    value = int(number)
-    return {
+    encodings = {
         digits,
         digits[::-1],
         second + first,
         first[::-1] + second[::-1],
         number.encode(),
         number[::-1].encode(),
-        value.to_bytes(NUMBER_LENGTH, "big"),
-        value.to_bytes(NUMBER_LENGTH, "little"),
     }
+    if number.isdecimal():
+        value = int(number)
+        encodings |= {value.to_bytes(NUMBER_LENGTH, order) for order in ("big", "little")}
+    return encodings
