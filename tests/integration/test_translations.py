@@ -29,7 +29,7 @@ from custom_components.klefr.flow_search import SearchSteps
 from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
 from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.select import SELECTS
-from custom_components.klefr.sensor import SENSORS
+from custom_components.klefr.sensor import HEALTH_SENSORS, SENSORS
 from custom_components.klefr.service_values import FIELDS, Action
 
 FOLDER = Path(integration.__file__).parent
@@ -42,7 +42,7 @@ ENTITIES = {
     "button": BUTTONS,
     "number": NUMBERS,
     "select": SELECTS,
-    "sensor": SENSORS,
+    "sensor": (*SENSORS, *HEALTH_SENSORS),
 }
 
 
