@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from homeassistant.config_entries import SIGNAL_CONFIG_ENTRY_CHANGED, ConfigEntryChange
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, Platform
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.typing import ConfigType
 
 from .communication import async_follow_change
@@ -17,11 +19,14 @@ from .entry_data import async_make_usable
 from .entry_errors import DamagedEntryError
 from .health import async_forget_health, async_load_health
 from .issues import async_check, async_setup_issues
-from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
+from .meter import Bus, KlefrError, Meter, WrongMeterError, check_serial_number, confirmed, identify
+from .registry import async_remove_obsolete
+from .replacement import async_follow_replacement
 from .services import async_setup_services
 from .shared_buses import async_canonical_port, async_give_way, async_hold_bus
 from .stores import async_remove_stores, memory_store
 from .wording import async_translation
+from .wrong_meter import async_forget_wrong_meter, async_report_wrong_meter
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -41,11 +46,19 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     # Forms and the entries of other meters read this too, also of an entry that is disabled.
     for entry in hass.config_entries.async_entries(DOMAIN, include_ignore=False):
         async_make_usable(hass, entry)
+
+    @callback
+    def forget_repair(change: ConfigEntryChange, entry: KlefrConfigEntry) -> None:
+        if entry.domain == DOMAIN and (change is ConfigEntryChange.REMOVED or entry.disabled_by):
+            async_forget_wrong_meter(hass, entry.entry_id)
+
+    async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, forget_repair)
     return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
+    await async_follow_replacement(hass, entry)
     if not async_make_usable(hass, entry):
         raise ConfigEntryError(**async_translation(hass, entry.data, DamagedEntryError()))
     memory = await memory_store(hass, entry.entry_id).async_load()
@@ -59,6 +72,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
         meter = await confirmed(partial(_async_identify, bus, entry, memory))
     except KlefrError as err:
         health.failure = err
+        if isinstance(err, WrongMeterError):
+            async_report_wrong_meter(hass, entry.entry_id, entry.data, err)
         raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
     health.failure = None
     readings = ReadingsCoordinator(hass, entry, meter, memory, health)
@@ -66,6 +81,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     settings = SettingsCoordinator(hass, entry, meter, readings)
     await settings.async_config_entry_first_refresh()
     entry.runtime_data = KlefrData(meter=meter, health=health, readings=readings, settings=settings)
+    async_remove_obsolete(hass, entry, meter)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     return True
 

@@ -29,3 +29,7 @@ SETTINGS_RETRY: Final = 10
 
 # What was believed last is on the disk after a minute at most, with the shortest interval.
 STORE_DELAY: Final = 50  # seconds
+
+EVENT_STATISTICS_CORRECTED: Final = f"{DOMAIN}_statistics_corrected"
+EVENT_METER_REPLACED: Final = f"{DOMAIN}_meter_replaced"
+EVENT_FIRST_READINGS: Final = f"{DOMAIN}_first_readings"

@@ -25,7 +25,7 @@ class Note(StrEnum):
 
 
 def device_info(identity: Identity) -> DeviceInfo:
-    """Return the device of a meter."""
+    """Return what a meter is as a device."""
     return DeviceInfo(
         identifiers={(DOMAIN, identity.serial_number)},
         manufacturer=MANUFACTURER,

@@ -36,7 +36,7 @@ from simulator.line import Line
 
 from .test_config_flow import choose, choose_bus, configure, filled_in, start, start_reconfigure
 
-STRINGS = json.loads((Path(integration.__file__).parent / "strings.json").read_text())
+STRINGS = json.loads((Path(integration.__file__).parent / "translations" / "en.json").read_text())
 
 FORMS: Mapping[str, Form] = {
     "serial": SERIAL,
@@ -192,6 +192,9 @@ async def test_what_is_no_tcp_port_is_explained(hass: HomeAssistant, port: Any) 
         ("/dev/tty USB0", "port_not_found_adapter"),
         ("/dev/ttyUSB٠", "port_not_found_adapter"),
         ("user@host", "port_not_found_adapter"),
+        ("/dev", "not_a_serial_port"),
+        ("/dev/null", "not_a_serial_port"),
+        ("/dev/null/port", "port_not_found_adapter"),
     ],
 )
 async def test_what_is_no_serial_port_is_explained(

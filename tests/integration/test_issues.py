@@ -23,20 +23,21 @@ from custom_components.klefr.communication import (
     async_read_communication,
 )
 from custom_components.klefr.const import DOMAIN
-from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.health import DATA_HEALTH
 from custom_components.klefr.issues import CONDITIONS, DATA_SINCE, FAULTS
 from custom_components.klefr.meter import MeterLostError, Outcome, Protocol, Summary
 from custom_components.klefr.wording import ALWAYS, FAILURE_KINDS, failure_case, wire_kind
+from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
 from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
 from . import SERIAL_NUMBER, live
 from .test_sharing import OTHER, entry_for
+from .test_translations import texts
 
 FOLDER: Final = Path(integration.__file__).parent
-ISSUES: Final[dict[str, dict[str, str]]] = json.loads((FOLDER / "strings.json").read_text())[
+ISSUES: Final[dict[str, Any]] = json.loads((FOLDER / "translations" / "en.json").read_text())[
     "issues"
 ]
 SERIAL: Final = "/dev/ttyUSB0"
@@ -622,11 +623,10 @@ def test_every_case_has_its_message_and_every_message_its_case() -> None:
 
 @pytest.mark.parametrize("key", ISSUES)
 def test_an_issue_says_only_what_is_known(key: str) -> None:
-    assert ISSUES[key].keys() == {"title", "description"}
     known = {"meter", "meters", "port", "error", "phase"}
     if key == ISSUE_WRONG_METER:
-        known = {"address", "port", "expected", "found"}
-    for text in ISSUES[key].values():
+        known = {"address", "port", "expected", "found", "error", "meters"}
+    for text in texts(ISSUES[key]):
         assert {field for _, field, _, _ in Formatter().parse(text)} - {None} <= known
 
 

@@ -24,7 +24,7 @@ from simulator import mbus, modbus
 from simulator.meter import VirtualMeter
 
 STRINGS: dict[str, Any] = json.loads(
-    (Path(integration.__file__).parent / "strings.json").read_text()
+    (Path(integration.__file__).parent / "translations" / "en.json").read_text()
 )
 CONFIG = STRINGS["config"]
 

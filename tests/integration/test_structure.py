@@ -8,7 +8,6 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from homeassistant.const import Platform
 import pytest
 
 import custom_components.klefr as integration
@@ -22,14 +21,15 @@ METER = f"{INTEGRATION}.meter"
 ROWS = (
     ("const", "meter"),
     ("entry_errors", "port_users"),
-    ("stores", "wording"),
-    ("health", "service_errors"),
+    ("statistics", "stores", "wording"),
+    ("health", "logbook", "service_errors", "wrong_meter"),
     ("coordinator",),
-    ("entity", "entry_data", "issues", "shared_modbus"),
+    ("entity", "entry_data", "issues", "registry", "shared_modbus"),
     ("shared_buses",),
     ("communication",),
+    ("replacement",),
     ("binary_sensor", "button", "diagnostics", "flow_schemas", "number", "select", "sensor"),
-    ("flow_base", "service_targets", "service_values"),
+    ("flow_base", "repairs", "service_targets", "service_values"),
     ("flow_communication", "flow_search", "services"),
     ("config_flow",),
 )
@@ -147,26 +147,6 @@ def manifest() -> dict[str, Any]:
     return found
 
 
-def test_the_manifest_names_every_component_that_is_imported() -> None:
-    """Home Assistant's own validator, hassfest, asks for the same."""
-    prefix = "homeassistant.components."
-    imported = {
-        (module.removeprefix(f"{INTEGRATION}."), name.removeprefix(prefix).split(".")[0])
-        for module, names in imports("custom_components/klefr").items()
-        for name in names
-        if name.startswith(prefix)
-    }
-    # A platform may import the component that it is a platform of.
-    components = {component for module, component in imported if component != module}
-    components -= set(Platform)
-    named = manifest()
-    assert components == {*named["after_dependencies"], *named["dependencies"]} - {"usb"}
-    # The form's list of serial ports comes from this one.
-    assert "usb" in named["dependencies"]
-    # Home Assistant without shared Modbus connections has to load the integration too.
-    assert "modbus" not in named["dependencies"]
-
-
 def test_the_manifest_names_every_logger() -> None:
     outside = {
         name.split(".")[0]
@@ -190,11 +170,3 @@ def test_the_manifest_names_every_logger() -> None:
     # Home Assistant before 2026.9 comes without shared Modbus connections.
     assert {logger for logger in loggers if find_spec(logger)} == logging
     assert candidates >= set(loggers)
-
-
-def test_the_manifest_is_complete() -> None:
-    hacs = json.loads((ROOT / "hacs.json").read_text(encoding="utf-8"))
-    assert manifest()["domain"] == FOLDER.name
-    assert manifest()["version"]
-    assert manifest()["requirements"] == ["pymodbus>=3.11.2,<4"]
-    assert hacs["homeassistant"] == "2026.5.0"

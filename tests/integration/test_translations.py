@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from homeassistant.helpers.selector import validate_selector
 from homeassistant.util.yaml import load_yaml_dict, parse_yaml
 import pytest
 
@@ -14,6 +15,7 @@ from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
 from custom_components.klefr.entity import ATTR_NOTE, Note
+from custom_components.klefr.flow_base import KlefrFlow
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -26,15 +28,24 @@ from custom_components.klefr.flow_schemas import (
     search_form,
 )
 from custom_components.klefr.flow_search import SearchSteps
-from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
+from custom_components.klefr.meter import (
+    MODBUS_ADDRESSES,
+    PRIMARY_ADDRESSES,
+    BaudRate,
+    Counter,
+    Parity,
+    Protocol,
+)
 from custom_components.klefr.number import NUMBERS
+from custom_components.klefr.repairs import WrongMeterFlow
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import HEALTH_SENSORS, SENSORS
 from custom_components.klefr.service_values import FIELDS, Action
+from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
-STRINGS: dict[str, Any] = json.loads((FOLDER / "strings.json").read_text())
+STRINGS: dict[str, Any] = json.loads((FOLDER / "translations" / "en.json").read_text())
 ICONS: dict[str, Any] = json.loads((FOLDER / "icons.json").read_text())
 
 ENTITIES = {
@@ -52,10 +63,6 @@ def texts(strings: Any) -> Iterator[str]:
     else:
         for value in strings.values():
             yield from texts(value)
-
-
-def test_the_english_translation_is_the_strings() -> None:
-    assert json.loads((FOLDER / "translations" / "en.json").read_text()) == STRINGS
 
 
 @pytest.mark.parametrize("platform", ENTITIES)
@@ -127,6 +134,12 @@ def test_every_action_and_field_is_named_and_explained() -> None:
         for field in strings["fields"].values():
             assert field.keys() == {"name", "description"}
         assert SERVICES[action]["target"] == {"device": {"integration": "klefr"}}
+
+
+def test_every_field_has_a_selector_that_home_assistant_takes() -> None:
+    for service in SERVICES.values():
+        for field in service["fields"].values():
+            assert validate_selector(field["selector"])
 
 
 def test_the_irreversible_action_is_listed_last() -> None:
@@ -203,13 +216,19 @@ def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: P
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
-    strings = STRINGS["config"]["step"]["change"]
-    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_field_of_a_change_is_named_and_explained(protocol: Protocol, port: str) -> None:
+    mbus = protocol is Protocol.MBUS
+    strings = STRINGS["config"]["step"]["change_mbus" if mbus else "change_modbus"]
+    form = change_form(protocol, port)
     assert strings["data"].keys() == strings["data_description"].keys()
-    assert fields - strings["data"].keys() == set()
-    if port.startswith("/"):
-        assert strings["data"].keys() == fields
+    assert form.keys() <= strings["data"].keys()
+    if port.startswith("/") and protocol is not Protocol.MODBUS_TCP:
+        assert strings["data"].keys() == form.keys()
+    # What the other protocol allows is not mentioned.
+    addresses = PRIMARY_ADDRESSES if mbus else MODBUS_ADDRESSES
+    assert f"{addresses[0]} to {addresses[-1]}" in strings["data_description"]["address"]
+    assert "bus:" not in json.dumps(strings["data_description"])
 
 
 def test_the_options_are_named_and_explained() -> None:
@@ -223,13 +242,15 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         for name in vars(KlefrConfigFlow).keys()
         | vars(SearchSteps).keys()
         | vars(CommunicationSteps).keys()
+        | vars(KlefrFlow).keys()
         if name.startswith("async_step_")
     }
     # These show the words of other steps, progress or how the flow ended.
     unnamed = {
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
-        *("search", "search_all", "search_on"),
+        "reach_replaced",
+        *("search", "search_all", "search_on", "change", "meter_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
@@ -246,14 +267,15 @@ def test_every_dialog_about_a_known_meter_names_it() -> None:
         *(
             step["description"]
             for name, step in config["step"].items()
-            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+            if name.startswith("reach")
+            or name in ("reconfigure", "change_modbus", "change_mbus", "shared_bus")
         ),
         *(text for name, text in config["progress"].items() if name.startswith("reach_")),
         *(config["progress"][name] for name in ("communication", "changing")),
         *(
             config["abort"][name]
             for name in (
-                *("already_configured", "wrong_meter", "reconfigure_successful"),
+                *("already_configured", "wrong_meter", "reconfigure_successful", "replaced"),
                 *("changed", "nothing_to_change"),
             )
         ),
@@ -271,3 +293,19 @@ def test_every_choice_is_named() -> None:
     assert list(selector["baud_rate"]["options"]) == [str(rate) for rate in reversed(BaudRate)]
     assert list(selector["parity"]["options"]) == list(Parity)
     assert list(selector["found"]["options"]) == [SEARCH_ON]
+
+
+def test_every_repair_has_its_words() -> None:
+    for issue in STRINGS["issues"].values():
+        assert issue.keys() in ({"title", "description"}, {"title", "fix_flow"})
+    fix_flow = STRINGS["issues"][ISSUE_WRONG_METER]["fix_flow"]
+    steps = {
+        name.removeprefix("async_step_")
+        for name in vars(WrongMeterFlow)
+        if name.startswith("async_step_")
+    }
+    # The others show no form.
+    assert fix_flow["step"].keys() == {"init"}
+    menu = fix_flow["step"]["init"]
+    assert menu["menu_options"].keys() == menu["menu_option_descriptions"].keys()
+    assert menu["menu_options"].keys() == steps - {"init"}

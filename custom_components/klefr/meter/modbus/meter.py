@@ -10,6 +10,7 @@ from typing import Any, Final, Self, override
 
 from ..errors import (
     CommunicationError,
+    GarbledAnswerError,
     InvalidRangeError,
     InvalidValueError,
     NotAcceptedError,
@@ -24,6 +25,7 @@ from ..model import (
     LCD_CYCLE_TIMES,
     LOCKED_CODE,
     S0_RATES,
+    TRANSFORMER_METER_CURRENT,
     WRITABLE_CODES,
     CalculationCode,
     Communication,
@@ -63,9 +65,6 @@ PIECE_ATTEMPTS: Final = 2
 
 MEMORY_FIRMWARE: Final = "firmware_version"
 MEMORY_CUTS: Final = "cuts"
-
-# A transformer meter measures up to 6 A of its secondary current.
-TRANSFORMER_METER_CURRENT: Final = 6
 
 type Key = Quantity | Setting | Identifier
 
@@ -157,6 +156,9 @@ class ModbusMeter(Meter):
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
         meter._set_identity(_identity(values))
+        # All readings are judged by it, and a checksum does not see all damage.
+        if not await meter._confirms(values, CURRENT_RANGE):
+            raise GarbledAnswerError("Two answers report different currents")
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -211,7 +213,7 @@ class ModbusMeter(Meter):
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
-            raise WrongConfirmationError(f"The meter is {self.identity.serial_number}")
+            raise WrongConfirmationError("The meter has another serial number")
         await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override
@@ -269,7 +271,7 @@ class ModbusMeter(Meter):
 
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
-        self._maximum_current = _maximum_current(identity)
+        self._maximum_current = identity.maximum_current or 0
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
         await self._read_own_values(())
@@ -431,13 +433,6 @@ def _plain(value: Any) -> Any:
         case IntEnum() | StrEnum():
             return value.value
     return value
-
-
-def _maximum_current(identity: Identity) -> float:
-    """Give the greatest current in A that the meter's readings can mean."""
-    if not (primary := identity.transformer_primary_current):
-        return identity.rated_current or 0
-    return primary * TRANSFORMER_METER_CURRENT / (identity.transformer_secondary_current or 1)
 
 
 def _cuts_from(memory: Mapping[str, Any]) -> frozenset[int]:
