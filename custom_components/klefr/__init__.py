@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from homeassistant.config_entries import SIGNAL_CONFIG_ENTRY_CHANGED, ConfigEntryChange
-from homeassistant.const import CONF_ADDRESS, Platform
+from homeassistant.const import CONF_ADDRESS, CONF_PORT, Platform
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
@@ -17,11 +17,13 @@ from .const import DOMAIN
 from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator, SettingsCoordinator
 from .entry_data import async_make_usable
 from .entry_errors import DamagedEntryError
+from .health import async_forget_health, async_load_health
+from .issues import async_check, async_setup_issues
 from .meter import Bus, KlefrError, Meter, WrongMeterError, check_serial_number, confirmed, identify
 from .registry import async_remove_obsolete
 from .replacement import async_follow_replacement
 from .services import async_setup_services
-from .shared_buses import async_give_way, async_hold_bus
+from .shared_buses import async_canonical_port, async_give_way, async_hold_bus
 from .stores import async_remove_stores, memory_store
 from .wording import async_translation
 from .wrong_meter import async_forget_wrong_meter, async_report_wrong_meter
@@ -40,6 +42,7 @@ PLATFORMS = [
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Set up the actions, also while no meter is loaded."""
     async_setup_services(hass)
+    async_setup_issues(hass)
     # Forms and the entries of other meters read this too, also of an entry that is disabled.
     for entry in hass.config_entries.async_entries(DOMAIN, include_ignore=False):
         async_make_usable(hass, entry)
@@ -59,20 +62,25 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
     if not async_make_usable(hass, entry):
         raise ConfigEntryError(**async_translation(hass, entry.data, DamagedEntryError()))
     memory = await memory_store(hass, entry.entry_id).async_load()
+    port = await async_canonical_port(hass, entry.data[CONF_PORT])
+    health = await async_load_health(hass, entry.entry_id, port)
     try:
         await async_give_way(hass, entry)
         await async_follow_change(hass, entry)
         bus = await async_hold_bus(hass, entry)
+        entry.async_on_unload(bus.watch(entry.data[CONF_ADDRESS], health.counts))
         meter = await confirmed(partial(_async_identify, bus, entry, memory))
     except KlefrError as err:
+        health.failure = err
         if isinstance(err, WrongMeterError):
             async_report_wrong_meter(hass, entry.entry_id, entry.data, err)
         raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
-    readings = ReadingsCoordinator(hass, entry, meter, memory)
+    health.failure = None
+    readings = ReadingsCoordinator(hass, entry, meter, memory, health)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
     await settings.async_config_entry_first_refresh()
-    entry.runtime_data = KlefrData(meter=meter, readings=readings, settings=settings)
+    entry.runtime_data = KlefrData(meter=meter, health=health, readings=readings, settings=settings)
     async_remove_obsolete(hass, entry, meter)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     return True
@@ -89,9 +97,13 @@ async def _async_identify(
 
 async def async_unload_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Unload a meter."""
-    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+    unloaded = await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+    async_check(hass)
+    return unloaded
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
-    """Remove all that is stored about a meter."""
+    """Remove all that is known and stored about a meter."""
+    async_forget_health(hass, entry.entry_id)
+    async_check(hass)
     await async_remove_stores(hass, entry.entry_id)

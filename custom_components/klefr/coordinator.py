@@ -32,6 +32,7 @@ from .const import (
     SETTINGS_RETRY,
     STORE_DELAY,
 )
+from .health import MeterHealth
 from .meter import (
     LOCKED_CODE,
     CalculationCode,
@@ -68,6 +69,7 @@ class KlefrData:
     """What a loaded entry works with."""
 
     meter: Meter
+    health: MeterHealth
     readings: ReadingsCoordinator
     settings: SettingsCoordinator
 
@@ -132,6 +134,7 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         entry: KlefrConfigEntry,
         meter: Meter,
         memory: Mapping[str, Any] | None,
+        health: MeterHealth,
     ) -> None:
         """Take what is stored of what had to be learned about the meter."""
         self._interval = timedelta(
@@ -142,11 +145,10 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         self._store = energies_store(hass, entry.entry_id)
         self._stored: Mapping[Quantity, float] = {}
         self._next_store = 0.0
+        self._health = health
         self._jumps: tuple[Jump, ...] = ()
         """Those that statistics may have to be corrected for."""
         self._correcting = asyncio.Lock()
-        self.suspect_readings = 0
-        """How many readings had an energy that could not be true, since Home Assistant started."""
         self._memory_store = memory_store(hass, entry.entry_id)
         self._stored_memory = memory or {}
 
@@ -203,7 +205,8 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
 
     @callback
     def _report(self, verdict: Verdict) -> None:
-        self.suspect_readings += verdict.suspect
+        if verdict.suspect:
+            self._health.counts.add_suspect(self.hass.loop.time())
         for jump in verdict.jumps:
             # A new calculation code and a reset were wanted.
             expected = jump.reason is not Decision.PERSISTENT

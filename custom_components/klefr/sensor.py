@@ -1,6 +1,8 @@
-"""Sensors: all that a meter measures and counts."""
+"""Sensors: all that a meter measures and counts, and how well it can be reached."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import override
 
@@ -11,6 +13,7 @@ from homeassistant.components.sensor import (
     SensorStateClass,
 )
 from homeassistant.const import (
+    PERCENTAGE,
     EntityCategory,
     UnitOfApparentPower,
     UnitOfElectricCurrent,
@@ -20,16 +23,21 @@ from homeassistant.const import (
     UnitOfPower,
     UnitOfReactiveEnergy,
     UnitOfReactivePower,
+    UnitOfTime,
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 
-from .coordinator import KlefrConfigEntry, ReadingsCoordinator
-from .entity import ATTR_NOTE, Note, ReadingEntity
-from .meter import Direction, Quadrant, Quantity
+from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator
+from .entity import ATTR_NOTE, Note, ReadingEntity, device_info
+from .meter import Direction, Health, Quadrant, Quantity
 
 PARALLEL_UPDATES = 0
+# How often the sensors of a meter's health look at what was counted.
+SCAN_INTERVAL = timedelta(minutes=1)
+
+RESPONSE_TIME_STEP = 5  # ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +223,55 @@ SENSORS = (
     _quadrant(key=Quantity.QUADRANT_L3),
 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class HealthSensorEntityDescription(SensorEntityDescription):
+    """Describes a sensor of how well a meter can be reached."""
+
+    value: Callable[[Health, float], StateType]
+    """Takes the time of the event loop, in seconds."""
+
+
+def _response_time(health: Health, now: float) -> int | None:
+    """Return the average of the last hour in ms, in steps, so that the state seldom changes."""
+    seconds = health.last_hour(now).response_time
+    if seconds is None:
+        return None
+    return RESPONSE_TIME_STEP * round(seconds * 1000 / RESPONSE_TIME_STEP)
+
+
+def _failed_requests(health: Health, now: float) -> int | None:
+    share = health.last_hour(now).share
+    return None if share is None else round(share * 100)
+
+
+_health = partial(
+    HealthSensorEntityDescription,
+    entity_category=EntityCategory.DIAGNOSTIC,
+    entity_registry_enabled_default=False,
+)
+
+HEALTH_SENSORS = (
+    _health(
+        key="response_time",
+        device_class=SensorDeviceClass.DURATION,
+        state_class=SensorStateClass.MEASUREMENT,
+        native_unit_of_measurement=UnitOfTime.MILLISECONDS,
+        value=_response_time,
+    ),
+    _health(
+        key="failed_requests",
+        state_class=SensorStateClass.MEASUREMENT,
+        native_unit_of_measurement=PERCENTAGE,
+        value=_failed_requests,
+    ),
+    _health(
+        key="suspect_readings",
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value=lambda health, now: health.suspect_readings,
+    ),
+)
+
 # A phase without a supply has no meaningful values, so its sensors start disabled.
 SUPPLIES = {
     "_l1": Quantity.SUPPLY_L1,
@@ -235,6 +292,7 @@ async def async_setup_entry(
         for description in SENSORS
         if description.key in data.meter.quantities
     )
+    async_add_entities(HealthSensor(data, description) for description in HEALTH_SENSORS)
 
 
 class KlefrSensor(ReadingEntity, SensorEntity):
@@ -255,3 +313,26 @@ class KlefrSensor(ReadingEntity, SensorEntity):
     def native_value(self) -> StateType:
         reading = self._reading
         return reading.name.lower() if isinstance(reading, Quadrant) else reading
+
+
+class HealthSensor(SensorEntity):
+    """A sensor that shows how well a meter can be reached.
+
+    It does not depend on the polls, so it stays available while the meter does not answer.
+    """
+
+    entity_description: HealthSensorEntityDescription
+    _attr_has_entity_name = True
+
+    def __init__(self, data: KlefrData, description: HealthSensorEntityDescription) -> None:
+        self._counts = data.health.counts
+        identity = data.meter.identity
+        self.entity_description = description
+        self._attr_translation_key = description.key
+        self._attr_unique_id = f"{identity.serial_number}_{description.key}"
+        self._attr_device_info = device_info(identity)
+
+    @property
+    @override
+    def native_value(self) -> StateType:
+        return self.entity_description.value(self._counts, self.hass.loop.time())

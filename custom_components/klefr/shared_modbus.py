@@ -184,25 +184,23 @@ class SharedModbusBus(ModbusLine):
             except HomeAssistantError as err:
                 raise PortInUseError(str(err)) from err
         shared = self._shared_units[unit]
-        self.tally["requests"] += 1
-        try:
-            answer = await call(shared)
-        except (ModbusError, OSError) as err:
-            failure: LinkError | CommunicationError | RefusedError
-            match err:
-                case GatewayPathUnavailableError() | GatewayTargetError():
-                    failure = NoAnswerError("The gateway got no answer")
-                case ModbusExceptionError():
-                    failure = RefusedError(err.exception_code or 0)
-                case ModbusTimeoutError() if shared.connected:
-                    failure = NoAnswerError("No meter answered")
-                    self._late_until[unit] = asyncio.get_running_loop().time() + LATE
-                case ModbusTimeoutError() | ModbusConnectionError() | OSError():
-                    failure = LinkError(str(err))
-                case _:
-                    failure = GarbledAnswerError(str(err))
-            self.tally[failure.key] += 1
-            raise failure from err
+        with self._observed(unit) as attempt:
+            try:
+                answer = await call(shared)
+            except (ModbusError, OSError) as err:
+                match err:
+                    case GatewayPathUnavailableError() | GatewayTargetError():
+                        raise NoAnswerError("The gateway got no answer") from err
+                    case ModbusExceptionError():
+                        raise RefusedError(err.exception_code or 0) from err
+                    case ModbusTimeoutError() if shared.connected:
+                        self._late_until[unit] = asyncio.get_running_loop().time() + LATE
+                        raise NoAnswerError("No meter answered") from err
+                    case ModbusTimeoutError() | ModbusConnectionError() | OSError():
+                        raise LinkError(str(err)) from err
+                    case _:
+                        raise GarbledAnswerError(str(err)) from err
+            attempt.response_time = asyncio.get_running_loop().time() - attempt.sent_at
         self._answered_last.add(unit)
         return answer
 

@@ -17,11 +17,13 @@ from .meter import (
     BaudRate,
     Communication,
     Parity,
+    Quantity,
     is_secondary_address,
 )
 
 STORED_CURRENT: Final = "current"
 STORED_WANTED: Final = "wanted"
+STORED_SUPPLIED: Final = "supplied"
 STORED_BEFORE: Final = "before"
 STORED_AFTER: Final = "after"
 STORED_DATA: Final = "data"
@@ -49,6 +51,7 @@ COMMUNICATION: Final = vol.Schema(
 CHANGE: Final = vol.Schema(
     {vol.Required(STORED_CURRENT): _communication, vol.Required(STORED_WANTED): _communication}
 )
+HEALTH: Final = vol.Schema({vol.Required(STORED_SUPPLIED): [vol.Coerce(Quantity)]})
 REPLACEMENT: Final = vol.Schema(
     {
         vol.Required(STORED_BEFORE): str,
@@ -113,6 +116,11 @@ def energies_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     return MeterStore(hass, entry_id, ".energies")
 
 
+def health_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
+    """Return the store of what is known of a meter's health over a restart."""
+    return MeterStore(hass, entry_id, ".health", HEALTH)
+
+
 def memory_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     """Return the store of what had to be learned about a meter."""
     return MeterStore(hass, entry_id, ".memory")
@@ -137,6 +145,7 @@ async def async_remove_stores(hass: HomeAssistant, entry_id: str) -> None:
     for store in (
         change_store,
         energies_store,
+        health_store,
         memory_store,
         replacement_store,
         written_store,

@@ -36,11 +36,13 @@ from .meter import (
     NotAcceptedError,
     NotMovedError,
     NotResetError,
+    Outcome,
     PortInUseError,
     Protocol,
     RefusedError,
     Setting,
     SettingValue,
+    Summary,
     is_gateway,
     split_gateway_port,
 )
@@ -144,6 +146,35 @@ KINDS: Final[Mapping[str, Callable[[Protocol, str], str]]] = {
     "no_answer": bus_kind,
     "garbled_answer": bus_kind,
 }
+
+
+def wire_kind(protocol: Protocol, port: str) -> str:
+    """Return what wires the bus has, and whether behind a gateway, as the keys of messages do."""
+    wires = Protocol.MBUS if protocol is Protocol.MBUS else Protocol.MODBUS
+    return bus_kind(wires, port)
+
+
+# What is wrong if no request succeeds.
+ALWAYS: Final = {Outcome.NO_ANSWER: "silent", Outcome.GARBLED: "always_garbled"}
+
+# What the message about requests that often fail depends on, by the kind of failure.
+FAILURE_KINDS: Final[Mapping[str, Callable[[Protocol, str], str]]] = {
+    "silent": bus_kind,
+    "no_answer": wire_kind,
+    "always_garbled": bus_kind,
+    "garbled_answer": wire_kind,
+    "late_answer": connection_kind,
+    "link_failed": connection_kind,
+    "refused": lambda protocol, port: "",
+}
+
+
+def failure_case(summary: Summary, protocol: Protocol, port: str) -> str:
+    """Return which message says why requests often fail, as the end of its key."""
+    failure = str(summary.prevailing)
+    if summary.failed == summary.requests:
+        failure = ALWAYS.get(summary.prevailing, failure)
+    return "_".join(filter(None, (failure, FAILURE_KINDS[failure](protocol, port))))
 
 
 @callback

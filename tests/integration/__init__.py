@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
+from freezegun.api import FrozenDateTimeFactory
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
@@ -14,6 +15,8 @@ from pytest_homeassistant_custom_component.common import async_fire_time_changed
 from custom_components.klefr.const import DOMAIN
 
 SERIAL_NUMBER = "22091039"
+HEALTH = ("response_time", "failed_requests", "suspect_readings")
+"""The keys of the sensors that every meter has, whatever it measures."""
 
 
 @dataclass
@@ -38,6 +41,14 @@ async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:
     with patch("time.time", return_value=now.timestamp()):
         async_fire_time_changed(hass, now + timedelta(seconds=seconds))
     await hass.async_block_till_done(wait_background_tasks=True)
+
+
+async def live(hass: HomeAssistant, freezer: FrozenDateTimeFactory, *, minutes: int) -> None:
+    """Let Home Assistant live: also the time of the event loop passes, with all that is due."""
+    for _ in range(minutes):
+        freezer.tick(60)
+        await asyncio.sleep(60)
+    await hass.async_block_till_done()
 
 
 async def enable(hass: HomeAssistant, *found: str) -> None:

@@ -200,7 +200,7 @@ DATA: list[Any] = [
     "text",
     7,
     {"current": None, "wanted": 3, "firmware_version": [], "cuts": "all", "tariff": []},
-    {"current": {}, "wanted": {}, "cuts": [None, {}, "0x4002"]},
+    {"current": {}, "wanted": {}, "cuts": [None, {}, "0x4002"], "supplied": ["supply_l9", 7]},
     {
         each: {"address": "first", "secondary_address": 7, "baud_rate": 9601, "parity": "some"}
         for each in ("current", "wanted")
@@ -246,7 +246,7 @@ def files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("content", FILES, ids=lambda content: content.decode(errors="replace"))
-@pytest.mark.parametrize("suffix", ["", ".change", ".energies", ".memory"])
+@pytest.mark.parametrize("suffix", ["", ".change", ".energies", ".health", ".memory"])
 async def test_a_damaged_file_is_set_aside(
     hass: HomeAssistant, entry: MockConfigEntry, suffix: str, content: bytes, storage: Path
 ) -> None:

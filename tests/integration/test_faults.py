@@ -314,11 +314,11 @@ async def test_a_clock_that_jumps_by_an_hour(
         for _ in range(6):
             assert await home.shows_the_truth_after(1)
         assert line.requests
-    assert loaded.runtime_data.readings.suspect_readings == 0
+    assert loaded.runtime_data.health.counts.suspect_readings == 0
     # What is stored may have been believed in the future, or long ago.
     assert await hass.config_entries.async_unload(loaded.entry_id)
     wall_clock.offset += jump
     assert await hass.config_entries.async_setup(loaded.entry_id)
     assert await home.shows_the_truth_after(1)
-    assert loaded.runtime_data.readings.suspect_readings == 0
+    assert loaded.runtime_data.health.counts.suspect_readings == 0
     assert not warnings(caplog)

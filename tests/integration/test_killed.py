@@ -190,7 +190,7 @@ async def test_killed_during_a_poll(hass: HomeAssistant, world: World, after: fl
         value = shown(hass)
         assert value is not None
         assert seen[0] <= before <= value <= world.truth()
-        assert entry.runtime_data.readings.suspect_readings == 0
+        assert entry.runtime_data.health.counts.suspect_readings == 0
         assert not [frame for frame in line.requests if world.is_write(frame)]
         await hass.config_entries.async_unload(entry.entry_id)
 

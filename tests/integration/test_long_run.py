@@ -115,7 +115,7 @@ async def test_polls_that_take_longer_than_the_interval(
     assert asked.keys() == {1, 2}
     assert asked[1] == pytest.approx(asked[2], rel=0.2)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [each.suspect_readings for each in coordinators] == [0, 0]
+    assert [each.runtime_data.health.counts.suspect_readings for each in entries] == [0, 0]
     # What a user wants to write does not wait behind polls for long.
     began = loop.time()
     await hass.services.async_call(

@@ -28,7 +28,7 @@ from simulator.line import Line
 from simulator.mbus import serve
 from simulator.meter import Tariff, VirtualMeter
 
-from . import SERIAL_NUMBER, enable, entity_id, state, wait
+from . import HEALTH, SERIAL_NUMBER, enable, entity_id, state, wait
 from .test_config_flow import choose_bus, configure, filled_in, start, start_reconfigure
 from .test_settings import options, press, select
 
@@ -219,9 +219,11 @@ async def test_it_has_what_m_bus_offers_and_nothing_else(
         "s0_rate",
         "reset_resettable_counter",
         "reset_power_down_counter",
+        *HEALTH,
     }
     disabled = {entity.translation_key for entity in entities if entity.disabled_by}
     assert disabled == {
+        *HEALTH,
         "access_number",
         "total_active_energy",
         "total_active_energy_t1",

@@ -35,7 +35,7 @@ from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
-from . import SERIAL_NUMBER, wait
+from . import HEALTH, SERIAL_NUMBER, wait
 from .test_config_flow import STRINGS, choose_bus, configure, start_reconfigure
 from .test_settings import select
 
@@ -695,6 +695,7 @@ async def test_a_new_meter_may_have_another_protocol_and_other_quantities(
         assert found - meter.quantities - meter.settings.keys() == {
             "reset_resettable_counter",
             "reset_power_down_counter",
+            *HEALTH,
         }
         await hass.config_entries.async_unload(loaded.entry_id)
 

@@ -32,6 +32,7 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
 from custom_components.klefr.meter import (
     LinkError,
     ModbusBus,
@@ -274,6 +275,24 @@ async def test_a_damaged_answer_is_asked_for_again(
     line.garble_next = 1
     await wait(hass)
     assert state(hass, Platform.SELECT, "tariff") == "t1"
+
+
+async def test_health_is_known_without_the_frames(
+    hass: HomeAssistant, heat_pump: ModbusUnit, loaded: MockConfigEntry, line: Line
+) -> None:
+    line.silent = True
+    await wait(hass)
+    line.silent = False
+    await wait(hass)
+    diagnostics = await async_get_config_entry_diagnostics(hass, loaded)
+    hour = diagnostics["last_hour"]
+    assert hour["requests"] > 3
+    assert hour["failed"].keys() == {"no_answer"}
+    # With what the other users of the connection take.
+    assert 0 < hour["response_time_ms"] < 1000
+    kept = diagnostics["around_failures"]
+    assert "no_answer" in [each["outcome"] for each in kept]
+    assert all(each.keys() == {"seconds_ago", "outcome", "response_time_ms"} for each in kept)
 
 
 async def test_a_search_finds_out_soon_who_is_there(

@@ -32,6 +32,7 @@ from .errors import (
     WrongMeterError,
 )
 from .guarded import GuardedReader
+from .health import Exchange, Health, Outcome, Summary
 from .link import (
     BaudRate,
     Parity,
@@ -65,6 +66,7 @@ from .model import (
 )
 from .move import MeterAccess, check_free, find, move, possible_communications
 from .protocols import BUSES, identify
+from .redaction import hide
 from .search import Found, Step, is_bus_answered, search, with_all_line_settings
 from .verdict import Decision, Jump, Memory, Moment, Verdict
 
@@ -84,9 +86,11 @@ __all__ = [
     "Counter",
     "Decision",
     "Direction",
+    "Exchange",
     "Found",
     "GarbledAnswerError",
     "GuardedReader",
+    "Health",
     "HostNotFoundError",
     "HostRefusedError",
     "HostSilentError",
@@ -119,6 +123,7 @@ __all__ = [
     "NotMovedError",
     "NotReadyError",
     "NotResetError",
+    "Outcome",
     "Parity",
     "PortInUseError",
     "PortNotFoundError",
@@ -133,6 +138,7 @@ __all__ = [
     "SettingValue",
     "Settings",
     "Step",
+    "Summary",
     "Tariff",
     "Value",
     "Verdict",
@@ -143,6 +149,7 @@ __all__ = [
     "confirmed",
     "find",
     "gateway_port",
+    "hide",
     "identify",
     "is_bus_answered",
     "is_gateway",

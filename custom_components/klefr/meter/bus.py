@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 import math
 from typing import Any, Final, Protocol as Interface, Self, override
 
@@ -16,7 +17,9 @@ from .errors import (
     LinkError,
     NeverSilentError,
     NoAnswerError,
+    RefusedError,
 )
+from .health import Exchange, Health, Outcome
 from .link import UART_PIECE, Protocol, SerialLink
 from .port import open_link
 
@@ -28,6 +31,9 @@ ADAPTER_DELAY: Final = 0.25
 
 # How long an answer that was not waited for may still arrive, in seconds.
 LATE: Final = 2.0
+
+# How long an answer that was late is still counted as one, in seconds. Slow gateways queue them.
+COUNTED_LATE: Final = 10.0
 
 # The longest frame of both protocols, in characters. Nothing that arrives makes an exchange
 # wait for more than that.
@@ -44,6 +50,27 @@ REST_AFTER_NOISE: Final = 30.0
 # seconds: only reading shows that a link was lost.
 LAST_CHARACTERS: Final = 8
 LONGEST_PAUSE: Final = 0.25
+
+
+OUTCOMES: Final = {
+    NoAnswerError: Outcome.NO_ANSWER,
+    GarbledAnswerError: Outcome.GARBLED,
+    RefusedError: Outcome.REFUSED,
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Attempt:
+    """A request that is sent once, as far as is known of it."""
+
+    health: Health | None
+    """What counts the requests to its address."""
+    sent_at: float
+    response_time: float | None = None
+    sent: bytes | None = None
+    received: bytearray | None = None
+    exchange: Exchange | None = None
+    """What became of it, if it is counted."""
 
 
 class Bus(ABC):
@@ -67,6 +94,17 @@ class Bus(ABC):
         self._holders = 0
         self._turn = asyncio.Lock()
         self._silent: set[Hashable] = set()
+        self._watched: dict[int | str, Health] = {}
+
+    def watch(self, address: int | str, health: Health) -> Callable[[], None]:
+        """Count what becomes of all requests to an address. Returns what ends this."""
+        self._watched[address] = health
+
+        def end() -> None:
+            if self._watched.get(address) is health:
+                del self._watched[address]
+
+        return end
 
     @property
     def held(self) -> bool:
@@ -116,6 +154,33 @@ class Bus(ABC):
         else:
             self._silent.discard(address)
 
+    @contextmanager
+    def _observed(self, address: int | str | None) -> Iterator[Attempt]:
+        """Count a request that is sent once to an address, and what becomes of it."""
+        self.tally["requests"] += 1
+        health = None if address is None else self._watched.get(address)
+        attempt = Attempt(health=health, sent_at=asyncio.get_running_loop().time())
+        try:
+            yield attempt
+        except (LinkError, CommunicationError, RefusedError) as err:
+            self.tally[err.key] += 1
+            self._count(attempt, OUTCOMES.get(type(err), Outcome.LINK_FAILED))
+            raise
+        else:
+            self._count(attempt, Outcome.ANSWERED)
+
+    def _count(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.health is not None:
+            received = attempt.received
+            attempt.exchange = Exchange(
+                sent_at=attempt.sent_at,
+                outcome=outcome,
+                response_time=attempt.response_time,
+                sent=attempt.sent,
+                received=None if received is None else bytes(received),
+            )
+            attempt.health.add(attempt.exchange)
+
     @abstractmethod
     async def _open(self) -> None:
         """Open the link if it is not open. Raises LinkError, also if the bus is not held."""
@@ -146,7 +211,8 @@ class OwnBus(Bus):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._transport: serialx.BaseSerialTransport | None = None
-        self._listener = _Listener(link, self._silence)
+        self._listener = _Listener(link, self._silence, self._overhear)
+        self._overdue: deque[_Overdue] = deque(maxlen=ATTEMPTS)
 
     @property
     @abstractmethod
@@ -158,6 +224,7 @@ class OwnBus(Bus):
         request: bytes,
         parser: Parser[FrameT],
         accept: Callable[[FrameT], bool],
+        attempt: Attempt,
         *,
         delay: float,
         slack: float,
@@ -176,7 +243,9 @@ class OwnBus(Bus):
 
         def receive(data: bytes) -> None:
             heard.extend(data[: LONGEST_FRAME - len(heard)])
+            waiting = not answer.done()
             take(parser.feed(data))
+            self._overhear(data, surplus=not (waiting and answer.done()))
             listener.pause(parser.missing)
 
         def take(frames: Sequence[FrameT]) -> None:
@@ -186,8 +255,9 @@ class OwnBus(Bus):
                 # Noise that answers get through does not stand in the way.
                 listener.without_silence = 0
 
-        self.tally["requests"] += 1
-        deadline = loop.time() + len(request) * self.link.character_time + delay + slack
+        attempt.sent, attempt.received = request, heard
+        attempt.sent_at = loop.time()
+        deadline = attempt.sent_at + len(request) * self.link.character_time + delay + slack
         deadline += self.link.latency(length)
         try:
             listener.listen(receive, answer)
@@ -196,18 +266,45 @@ class OwnBus(Bus):
             await self._wait_for(answer, parser, deadline, slack)
             take(parser.flush())
             if answer.done():
-                return await answer
+                frame = await answer
+                on_wire = (len(request) + len(heard)) * self.link.character_time
+                attempt.response_time = max(0.0, listener.heard_at - attempt.sent_at - on_wire)
+                return frame
         except OSError as err:
             answer.cancel()
             listener.fail(LinkError(f"The link failed: {err}"))
-            raise self._failed(LinkError(f"The link failed: {err}")) from err
-        except LinkError as err:
-            raise self._failed(err) from None
+            raise LinkError(f"The link failed: {err}") from err
         finally:
             listener.ignore()
+        if attempt.health is not None:
+            self._overdue.append(
+                _Overdue(
+                    attempt=attempt,
+                    health=attempt.health,
+                    accepts=lambda data: any(map(accept, parser.feed(data))),
+                    until=loop.time() + COUNTED_LATE,
+                )
+            )
         if self._is_garbage(bytes(heard), request):
-            raise self._failed(GarbledAnswerError("What arrived is no answer"))
-        raise self._failed(NoAnswerError("No meter answered"))
+            raise GarbledAnswerError("What arrived is no answer")
+        raise NoAnswerError("No meter answered")
+
+    def _overhear(self, data: bytes, *, surplus: bool = True) -> None:
+        """Count an answer that is late.
+
+        It is one only if it is surplus: the answer to a repetition looks the same.
+        """
+        if not self._overdue:
+            return
+        now = asyncio.get_running_loop().time()
+        while self._overdue and self._overdue[0].until < now:
+            self._overdue.popleft()
+        late = [overdue for overdue in self._overdue if overdue.hear(data)]
+        if late and surplus:
+            self._overdue.remove(late[0])
+            exchange = late[0].attempt.exchange
+            assert exchange is not None
+            late[0].health.answered_late(exchange, bytes(late[0].received))
 
     async def _wait_for[FrameT](
         self, answer: asyncio.Future[FrameT], parser: Parser[FrameT], deadline: float, slack: float
@@ -225,10 +322,6 @@ class OwnBus(Bus):
             # The meter still answers, and nothing else may be sent meanwhile.
             self._listener.busy_until = deadline
             raise
-
-    def _failed[ErrorT: LinkError | CommunicationError](self, failure: ErrorT) -> ErrorT:
-        self.tally[failure.key] += 1
-        return failure
 
     def _time_for(self, characters: int, slack: float) -> float:
         return characters * self.link.character_time + self.link.latency(characters) + slack
@@ -262,7 +355,8 @@ class OwnBus(Bus):
         rested_at = self._listener.heard_at + REST_AFTER_NOISE
         if isinstance(failure, NeverSilentError) and asyncio.get_running_loop().time() < rested_at:
             raise NeverSilentError("The port did not fall silent a moment ago")
-        self._listener = _Listener(self.link, self._silence)
+        self._listener = _Listener(self.link, self._silence, self._overhear)
+        self._overdue.clear()
         self._transport = await open_link(self.link, lambda: self._listener)
 
     @override
@@ -274,10 +368,27 @@ class OwnBus(Bus):
             self._transport = None
 
 
-class _Listener(asyncio.Protocol):
-    """Hands what arrives to the exchange under way. Without one, it is thrown away."""
+@dataclass(frozen=True, kw_only=True)
+class _Overdue:
+    """A request that was not answered in time."""
 
-    def __init__(self, link: SerialLink, silence: float) -> None:
+    attempt: Attempt
+    health: Health
+    accepts: Callable[[bytes], bool]
+    until: float
+    received: bytearray = field(default_factory=bytearray)
+
+    def hear(self, data: bytes) -> bool:
+        """Take what arrives, and say whether the answer is in it."""
+        self.received.extend(data)
+        del self.received[:-LONGEST_FRAME]
+        return self.accepts(data)
+
+
+class _Listener(asyncio.Protocol):
+    """Hands what arrives to the exchange under way. Without one, it is only overheard."""
+
+    def __init__(self, link: SerialLink, silence: float, overhear: Callable[[bytes], None]) -> None:
         """Expect pauses of `silence` seconds between frames."""
         self.failure: LinkError | None = None
         """Why the link cannot be used any more."""
@@ -291,6 +402,7 @@ class _Listener(asyncio.Protocol):
         """How many characters have arrived without a pause."""
         self._character_time = link.character_time
         self._silence = silence
+        self._overhear = overhear
         self._over_network = link.over_network
         self._paused: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -307,7 +419,7 @@ class _Listener(asyncio.Protocol):
         self._receive, self._answer = receive, answer
 
     def ignore(self) -> None:
-        """Throw away what arrives."""
+        """Only overhear what arrives."""
         self._receive = self._answer = None
         self._resume()
 
@@ -350,6 +462,7 @@ class _Listener(asyncio.Protocol):
         else:
             # It may be longer, and an UART passes on what it receives in pieces.
             self.silent_at += UART_PIECE * self._character_time
+            self._overhear(data)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

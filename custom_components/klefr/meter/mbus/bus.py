@@ -107,6 +107,7 @@ class MBusBus(OwnBus):
         self._next_count_bits: dict[int, bool] = {}
         self._maybe_selected = True
         self._attempts = ATTEMPTS
+        self._observed_address: int | str | None = None
         self._slack = ADAPTER_DELAY
         self._late_until = 0.0
 
@@ -157,16 +158,18 @@ class MBusBus(OwnBus):
             await self._open()
             self._next_count_bits.clear()
             try:
-                await self._exchange(
-                    ShortFrame(
-                        control=Control.REQ_UD2, address=SpecialAddress.EVERYBODY_ANSWERS
-                    ).encode(),
-                    FrameParser(),
-                    lambda frame: True,
-                    delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
-                    slack=0.0,
-                    length=UART_PIECE,
-                )
+                with self._observed(None) as attempt:
+                    await self._exchange(
+                        ShortFrame(
+                            control=Control.REQ_UD2, address=SpecialAddress.EVERYBODY_ANSWERS
+                        ).encode(),
+                        FrameParser(),
+                        lambda frame: True,
+                        attempt,
+                        delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
+                        slack=0.0,
+                        length=UART_PIECE,
+                    )
             except NoAnswerError:
                 pass
             except GarbledAnswerError:
@@ -205,6 +208,9 @@ class MBusBus(OwnBus):
             await self._open()
             try:
                 self._slack = slack
+                self._observed_address = (
+                    target if isinstance(target, int) else target.identification
+                )
                 with self._patience(target, attempts) as self._attempts:
                     if isinstance(target, SecondaryAddress):
                         await self._select(target)
@@ -243,6 +249,7 @@ class MBusBus(OwnBus):
             await self._send_once(
                 ShortFrame(control=Control.SND_NKE, address=SpecialAddress.SELECTED),
                 _is_acknowledgement,
+                None,
             )
 
     async def _reset(self, address: int) -> None:
@@ -307,20 +314,27 @@ class MBusBus(OwnBus):
         """
         for _ in range(self._attempts - 1):
             with suppress(CommunicationError):
-                return await self._send_once(request, accept)
-        return await self._send_once(request, accept)
+                return await self._send_once(request, accept, self._observed_address)
+        return await self._send_once(request, accept, self._observed_address)
 
-    async def _send_once(self, request: Frame, accept: Callable[[Frame], bool]) -> Frame:
-        """Send a request once and return the frame that is accepted."""
+    async def _send_once(
+        self, request: Frame, accept: Callable[[Frame], bool], observed: int | str | None
+    ) -> Frame:
+        """Send a request once and return the frame that is accepted.
+
+        It counts for a meter's address, or for none if no meter has to answer.
+        """
         try:
-            return await self._exchange(
-                request.encode(),
-                FrameParser(),
-                accept,
-                delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
-                slack=self._slack,
-                length=1 if accept is _is_acknowledgement else LONGEST_FRAME,
-            )
+            with self._observed(observed) as attempt:
+                return await self._exchange(
+                    request.encode(),
+                    FrameParser(),
+                    accept,
+                    attempt,
+                    delay=ANSWER_BITS / self.link.baud_rate + ANSWER_DELAY,
+                    slack=self._slack,
+                    length=1 if accept is _is_acknowledgement else LONGEST_FRAME,
+                )
         except BaseException:
             self._late_until = asyncio.get_running_loop().time() + LATE
             raise

@@ -17,7 +17,7 @@ from pymodbus.pdu.register_message import (
     WriteSingleRegisterRequest,
 )
 
-from ..bus import ADAPTER_DELAY, LATE, Bus, OwnBus
+from ..bus import ADAPTER_DELAY, LATE, Attempt, Bus, OwnBus
 from ..errors import CommunicationError, GarbledAnswerError, LinkError, NoAnswerError, RefusedError
 from ..link import Protocol, SerialLink
 
@@ -131,13 +131,17 @@ class RtuParser:
             content = bytes(self._begun[match.start() : end - CHECKSUM_LENGTH])
             checksum = int.from_bytes(self._begun[end - CHECKSUM_LENGTH : end])
             if RTU.check_CRC(content, checksum):
+                self._begun = self._begun[end:]
+                self.missing = 0
                 return (content,)
         self.missing = min(lacking, default=0)
         del self._begun[:begun]
         return ()
 
     def flush(self) -> Sequence[bytes]:
-        """Give up. Every place where the answer may begin has been looked at."""
+        """Give up what has begun. Every place where the answer may begin has been looked at."""
+        self._begun.clear()
+        self.missing = 0
         return ()
 
     def _length_at(self, position: int) -> int:
@@ -177,7 +181,9 @@ class TcpParser:
         return found
 
     def flush(self) -> Sequence[bytes]:
-        """Give up. All complete frames have been given."""
+        """Give up what has begun. All complete frames have been given."""
+        self._begun.clear()
+        self.missing = 0
         return ()
 
 
@@ -265,17 +271,18 @@ class ModbusBus(OwnBus, ModbusLine):
     ) -> ModbusPDU:
         """Send a request once."""
         await self._open()
-        content = await self._transfer(request, answer, delay, slack)
-        pdu = DECODER.decode(content[1:])
-        assert pdu is not None
-        if isinstance(pdu, ExceptionResponse):
-            if pdu.exception_code in NO_ANSWER_CODES:
-                raise self._failed(NoAnswerError("The gateway got no answer"))
-            raise RefusedError(pdu.exception_code)
-        return pdu
+        with self._observed(answer.unit) as attempt:
+            content = await self._transfer(request, answer, attempt, delay, slack)
+            pdu = DECODER.decode(content[1:])
+            assert pdu is not None
+            if isinstance(pdu, ExceptionResponse):
+                if pdu.exception_code in NO_ANSWER_CODES:
+                    raise NoAnswerError("The gateway got no answer")
+                raise RefusedError(pdu.exception_code)
+            return pdu
 
     async def _transfer(
-        self, request: ModbusPDU, answer: Answer, delay: float, slack: float
+        self, request: ModbusPDU, answer: Answer, attempt: Attempt, delay: float, slack: float
     ) -> bytes:
         """Send a request in the frame of this kind of bus, and return what the answer's holds."""
         try:
@@ -283,6 +290,7 @@ class ModbusBus(OwnBus, ModbusLine):
                 RTU.encode(_payload(request), answer.unit, 0),
                 RtuParser(answer),
                 answer.fits,
+                attempt,
                 delay=delay,
                 slack=slack,
                 length=answer.length + CHECKSUM_LENGTH,
@@ -306,13 +314,14 @@ class ModbusTcpBus(ModbusBus):
 
     @override
     async def _transfer(
-        self, request: ModbusPDU, answer: Answer, delay: float, slack: float
+        self, request: ModbusPDU, answer: Answer, attempt: Attempt, delay: float, slack: float
     ) -> bytes:
         self._transaction = self._transaction % 0xFFFF + 1
         return await self._exchange(
             SOCKET.encode(_payload(request), answer.unit, self._transaction),
             TcpParser(self._transaction),
             answer.fits,
+            attempt,
             delay=delay,
             slack=slack,
             length=TCP_HEADER.size + answer.length,
