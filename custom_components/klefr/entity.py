@@ -10,7 +10,7 @@ from homeassistant.helpers.update_coordinator import CoordinatorEntity
 from .const import DOMAIN, MANUFACTURER
 from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordinator
 from .meter import Quantity, Setting, SettingValue, Value
-from .wording import meter_name
+from .wording import meter_name, model_name
 
 ATTR_NOTE: Final = "note"
 
@@ -44,7 +44,7 @@ class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[Coordin
         self._attr_device_info = DeviceInfo(
             identifiers={(DOMAIN, identity.serial_number)},
             manufacturer=MANUFACTURER,
-            model=identity.model,
+            model=model_name(identity),
             name=meter_name(identity),
             serial_number=identity.serial_number,
             sw_version=identity.firmware_version,

@@ -1,4 +1,4 @@
-"""A meter that speaks Modbus: the 6934 and the 6944."""
+"""A meter that speaks Modbus: the 6934, the 6944 and their family."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,6 +18,7 @@ from ..errors import (
     RefusedError,
     WrongConfirmationError,
 )
+from ..family import MEMBERS, QUANTITIES, TRANSFORMER_METER_CURRENT, model_of
 from ..link import BaudRate, Parity
 from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
@@ -64,9 +65,6 @@ PIECE_ATTEMPTS: Final = 2
 MEMORY_FIRMWARE: Final = "firmware_version"
 MEMORY_CUTS: Final = "cuts"
 
-# A transformer meter measures up to 6 A of its secondary current.
-TRANSFORMER_METER_CURRENT: Final = 6
-
 type Key = Quantity | Setting | Identifier
 
 BLOCKS: Final = tuple(
@@ -74,8 +72,15 @@ BLOCKS: Final = tuple(
     for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
 )
 ENERGY_BLOCK: Final = BLOCKS[-1]
-QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
+READABLE: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What shows for how many phases a meter is whose code is not known.
+VOLTAGES_OF_THREE_PHASES: Final = (
+    Quantity.VOLTAGE_L1,
+    Quantity.VOLTAGE_L2,
+    Quantity.VOLTAGE_L3,
+)
 
 # What energies are checked with.
 CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
@@ -118,7 +123,6 @@ COUNTERS: Final[Mapping[Counter, Quantity]] = {
 class ModbusMeter(Meter):
     """A meter on a Modbus line, known by its serial number."""
 
-    quantities = QUANTITIES
     settings = WRITABLE
     counters = frozenset(COUNTERS)
     registers = BLOCKS
@@ -156,7 +160,10 @@ class ModbusMeter(Meter):
             if err.code not in NO_SUCH_REGISTERS:
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
-        meter._set_identity(_identity(values))
+        identity = _identity(values)
+        if identity.meter_code not in MEMBERS:
+            identity = await meter._examine(identity, values)
+        meter._set_identity(identity)
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -183,7 +190,8 @@ class ModbusMeter(Meter):
         wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
         cuts = self._cuts
         began = asyncio.get_running_loop().time()
-        values = await self._read_own_values(wanted | _readable_along(wanted, cuts))
+        along = _readable_along(wanted, cuts) & {*self.quantities, *SETTINGS}
+        values = await self._read_own_values(wanted | along)
         pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
         at_once = len(pieces) <= 1 and self._cuts == cuts
         return Reading(
@@ -267,8 +275,26 @@ class ModbusMeter(Meter):
             },
         }
 
+    async def _examine(self, identity: Identity, values: Mapping[Key, Any]) -> Identity:
+        """Read the meter code again, and for how many phases the meter is if it is not known."""
+        shown = await self._read_values(
+            (Identifier.METER_CODE, Quantity.VOLTAGE, *VOLTAGES_OF_THREE_PHASES)
+        )
+        single = shown[Quantity.VOLTAGE] and not any(
+            shown[voltage] for voltage in VOLTAGES_OF_THREE_PHASES
+        )
+        return _with_current_range(
+            replace(
+                identity,
+                meter_code=shown[Identifier.METER_CODE],
+                phases=_phases_of(shown[Identifier.METER_CODE], unknown=1 if single else 3),
+            ),
+            values,
+        )
+
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
+        self.quantities = READABLE & QUANTITIES[identity.phases]
         self._maximum_current = _maximum_current(identity)
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
@@ -397,10 +423,12 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
     doubtful = [key for key, value in values.items() if value is None]
     if doubtful or not serial_number.isdecimal():
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
+    meter_code: str = values[Identifier.METER_CODE]
     identity = Identity(
         serial_number=serial_number,
-        model=Model.KLEFR_6934,
-        meter_code=values[Identifier.METER_CODE],
+        model=Model.UNKNOWN,
+        phases=_phases_of(meter_code, unknown=3),
+        meter_code=meter_code,
         protocol_version=values[Identifier.PROTOCOL_VERSION],
         firmware_version=values[Identifier.FIRMWARE_VERSION],
         hardware_version=values[Identifier.HARDWARE_VERSION],
@@ -410,17 +438,28 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
 
 
 def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
-    """Return the identity with the currents that the meter reports, which also show the model."""
+    """Return the identity with the currents that the meter reports.
+
+    Together with the meter code they show the model.
+    """
     ratio: int = values[Identifier.CT_RATIO]
     rated_current: int = values[Identifier.RATED_CURRENT]
-    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
     return replace(
         identity,
-        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
+        model=model_of(
+            identity.meter_code or "",
+            rated_current=rated_current,
+            transformer_primary_current=ratio,
+        ),
         rated_current=rated_current,
         transformer_primary_current=ratio or None,
         transformer_secondary_current=values[Identifier.CT_MODE] if ratio else None,
     )
+
+
+def _phases_of(meter_code: str, *, unknown: int) -> int:
+    member = MEMBERS.get(meter_code)
+    return member.phases if member else unknown
 
 
 def _plain(value: Any) -> Any:
