@@ -12,7 +12,8 @@ measures are the same on every machine:
   `call_soon_threadsafe`. It does not know of threads that belong to no executor: while
   only they are at work, time jumps.
 
-Only the loop's time is virtual. `time.time()` and `time.monotonic()` go on as they do.
+Only the loop's time is virtual. `time.time()` and `time.monotonic()` go on as they do, unless
+`follow_time` moves them along.
 """
 
 import asyncio
@@ -37,9 +38,15 @@ class _Selector(selectors.DefaultSelector):
         """How many files the loop watches for its own use."""
         self.work = 0
         """How many things are under way in threads that the loop waits for."""
+        self.time_moved: Callable[[float], object] | None = None
 
     def clock(self) -> float:
         return self.now
+
+    def _move(self, seconds: float) -> None:
+        self.now += seconds
+        if self.time_moved:
+            self.time_moved(seconds)
 
     @override
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -52,9 +59,9 @@ class _Selector(selectors.DefaultSelector):
         if len(self.get_map()) > self.own_files:
             began = time.monotonic()
             if ready := super().select(timeout):
-                self.now += min(time.monotonic() - began, timeout)
+                self._move(min(time.monotonic() - began, timeout))
                 return ready
-        self.now += timeout
+        self._move(timeout)
         return []
 
 
@@ -75,6 +82,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Home Assistant puts the real clock into every loop that it configures. Not here."""
 
     time = property(_clock, _keep_clock)
+
+    def follow_time(self, moved: Callable[[float], object] | None) -> None:
+        """Call this with the seconds by which time has moved, whenever it has."""
+        self._files.time_moved = moved
 
     @override
     def set_default_executor(self, executor: Executor) -> None:

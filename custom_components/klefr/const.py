@@ -30,3 +30,5 @@ SETTINGS_RETRY: Final = 10
 
 # What was believed last is on the disk after a minute at most, with the shortest interval.
 STORE_DELAY: Final = 50  # seconds
+
+EVENT_STATISTICS_CORRECTED: Final = f"{DOMAIN}_statistics_corrected"

@@ -1,6 +1,7 @@
 """Poll a meter, and write to it."""
 
 from abc import abstractmethod
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import logging
 from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.const import CONF_ADDRESS, CONF_PORT
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.const import CONF_ADDRESS, CONF_PORT, EVENT_RECORDER_5MIN_STATISTICS_GENERATED
+from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
@@ -32,6 +33,7 @@ from .meter import (
     Counter,
     Decision,
     GuardedReader,
+    Jump,
     KlefrError,
     Memory,
     Meter,
@@ -44,10 +46,14 @@ from .meter import (
     Verdict,
     WrongMeterError,
 )
+from .statistics import async_correct_statistics, jumps_from_json, jumps_to_json, with_jumps
 from .stores import energies_store, memory_store, written_store
 from .wording import async_translation, port_name
 
 ISSUE_WRONG_METER: Final = "wrong_meter"
+STORED_JUMPS: Final = "jumps"
+COMMIT_DELAY: Final = 10.0
+"""Seconds after which statistics are in the database that Home Assistant says it has compiled."""
 
 type KlefrConfigEntry = ConfigEntry[KlefrData]
 
@@ -131,6 +137,9 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         self._store = energies_store(hass, entry.entry_id)
         self._stored: Mapping[Quantity, float] = {}
         self._next_store = 0.0
+        self._jumps: tuple[Jump, ...] = ()
+        """Those that statistics may have to be corrected for."""
+        self._correcting = asyncio.Lock()
         self.suspect_readings = 0
         """How many readings had an energy that could not be true, since Home Assistant started."""
         self._memory_store = memory_store(hass, entry.entry_id)
@@ -140,8 +149,15 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
 
     @override
     async def _async_setup(self) -> None:
-        self._reader.memory = Memory.from_json(await self._store.async_load())
+        stored = await self._store.async_load()
+        self._reader.memory = Memory.from_json(stored)
+        self._jumps = jumps_from_json(stored and stored.get(STORED_JUMPS))
         self.config_entry.async_on_unload(self._async_store)
+        self.config_entry.async_on_unload(
+            self.hass.bus.async_listen(
+                EVENT_RECORDER_5MIN_STATISTICS_GENERATED, self._async_follow_statistics
+            )
+        )
 
     @override
     async def _async_update_data(self) -> Readings:
@@ -182,7 +198,8 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             await self._memory_store.async_save(dict(self._stored_memory))
         self._report(verdict)
         if verdict.jumps:
-            # A jump must not be believed a second time after a restart.
+            self._jumps = with_jumps(self._jumps, verdict.jumps)
+            # A jump must not be believed a second time after a restart, nor be forgotten.
             await self._async_store()
         elif self._energies != self._stored and self.hass.loop.time() >= self._next_store:
             self._next_store = self.hass.loop.time() + STORE_DELAY
@@ -218,10 +235,26 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
     @callback
     def _content(self) -> dict[str, Any]:
         self._stored = self._energies
-        return self._reader.memory.to_json()
+        return {**self._reader.memory.to_json(), STORED_JUMPS: jumps_to_json(self._jumps)}
 
     async def _async_store(self) -> None:
         await self._store.async_save(self._content())
+
+    @callback
+    def _async_follow_statistics(self, _: Event) -> None:
+        if self._jumps and not self._correcting.locked():
+            self.config_entry.async_create_background_task(
+                self.hass, self._async_correct_statistics(), f"statistics of the {self.name}"
+            )
+
+    async def _async_correct_statistics(self) -> None:
+        async with self._correcting:
+            await asyncio.sleep(COMMIT_DELAY)
+            serial_number = self.meter.identity.serial_number
+            done = await async_correct_statistics(self.hass, self.name, serial_number, self._jumps)
+            if done:
+                self._jumps = tuple(jump for jump in self._jumps if jump not in done)
+                await self._async_store()
 
     @callback
     def _now(self) -> Moment:

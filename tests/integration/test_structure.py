@@ -21,8 +21,8 @@ METER = f"{INTEGRATION}.meter"
 ROWS = (
     ("const", "meter"),
     ("entry_errors", "port_users"),
-    ("stores", "wording"),
-    ("coordinator", "service_errors"),
+    ("statistics", "stores", "wording"),
+    ("coordinator", "logbook", "service_errors"),
     ("entity", "entry_data", "shared_modbus"),
     ("shared_buses",),
     ("communication",),

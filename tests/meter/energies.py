@@ -67,7 +67,7 @@ class CountingMeter:
         for key in product(DIRECTIONS, KINDS, COLUMNS[1:]):
             self.counts.setdefault(key, 0.0)
 
-    def has_counted(self, seed: int, *, most: float = 20000.0) -> CountingMeter:
+    def has_counted(self, seed: float, *, most: float = 20000.0) -> CountingMeter:
         """Let it have a past."""
         random = Random(seed)
         for direction, kind in product(DIRECTIONS, KINDS):

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from custom_components.klefr.meter import ModbusBus, ModbusMeter, Model, Quantity, SerialLink
+from custom_components.klefr.meter import (
+    GarbledAnswerError,
+    ModbusBus,
+    ModbusMeter,
+    Model,
+    Quantity,
+    SerialLink,
+)
 from custom_components.klefr.meter.family import QUANTITIES, SINGLE_PHASE_ONLY
 from custom_components.klefr.meter.modbus.meter import READABLE
 from simulator.meter import KINDS, VirtualMeter
@@ -138,9 +145,10 @@ async def test_an_unknown_code_is_what_its_registers_show(
     assert None not in values.values()
 
 
-async def test_an_unknown_code_that_is_said_once_is_damage() -> None:
+@pytest.mark.parametrize("code", [0x0199, 0x0102])
+async def test_a_code_that_is_said_once_is_damage(code: int) -> None:
     virtual_meter = VirtualMeter(model="pro1", clock=lambda: 0.0)
-    virtual_meter.overrides[0x4002] = 0x0199
+    virtual_meter.overrides[0x4002] = code
     async with (
         serve(virtual_meter, virtual=PORT) as line,
         ModbusBus(SerialLink(port=line.port)) as bus,
@@ -149,9 +157,10 @@ async def test_an_unknown_code_that_is_said_once_is_damage() -> None:
         line.before_answering = lambda _: (
             virtual_meter.overrides.clear() if len(line.requests) == 2 else None
         )
+        with pytest.raises(GarbledAnswerError):
+            await ModbusMeter.identify(bus, 1)
         meter = await ModbusMeter.identify(bus, 1)
     assert meter.identity.model is Model.PRO1
-    assert meter.identity.phases == 1
 
 
 def test_every_register_is_measured_by_some_meter() -> None:

@@ -376,7 +376,8 @@ def test_a_cleared_meter_is_believed_within_three_minutes(interval: float) -> No
     jump = next(jump for jump in reader.jumps if jump.quantity == FORWARD)
     assert jump.before == before[FORWARD]
     assert jump.after == verdict.readings[FORWARD]
-    assert 0 < jump.consumed <= jump.after
+    # It has counted from zero.
+    assert 0 < jump.consumed == jump.after
     assert jump.wall == reader.wall
     assert jump.reason is Decision.PERSISTENT
     reader.poll()
@@ -441,6 +442,33 @@ def test_damage_that_is_not_repeated_does_not_start_a_surprise_anew() -> None:
     assert {jump.quantity for jump in reader.jumps} == GUARDED
     reader.poll()
     assert is_true(reader)
+
+
+def test_a_return_to_what_is_plausible_contradicts_a_surprise_even_in_a_damaged_answer() -> None:
+    reader = started()
+    reader.poll()
+    for _ in range(3):
+        reader.poll(put(0.0), put(0.0))
+    # Reverse energy is what it should be, though nothing shows that.
+    damage = put(None, REVERSE_T1, TOTAL_T1)
+    assert reader.poll(damage, put(0.0)).suspect
+    for _ in range(11):
+        reader.poll(put(0.0), put(0.0))
+        assert REVERSE not in {jump.quantity for jump in reader.jumps}
+
+
+@pytest.mark.parametrize(("by", "jumps"), [(0.01, 0), (0.04, 0), (0.05, 1)])
+def test_a_value_that_was_wrong_within_the_rounding_does_not_jump_back(
+    by: float, jumps: int
+) -> None:
+    reader = started(quantities=frozenset({FORWARD}), load=(0, 0, 0))
+    high = moved(**{FORWARD: by})
+    reader.poll(high, high)
+    assert not is_true(reader)
+    for _ in range(14):
+        reader.poll()
+    assert is_true(reader)
+    assert len(reader.jumps) == jumps
 
 
 def test_a_meter_that_says_nothing_is_unknown_after_a_while() -> None:
@@ -514,13 +542,41 @@ def test_a_counter_of_eight_digits_rolls_over() -> None:
     reader.poll(eight_digits, eight_digits)
     assert reader.published == eight_digits(reader.truth)
     assert {jump.quantity for jump in reader.jumps} == {FORWARD, TOTAL}
-    assert 0 <= reader.jumps[0].consumed < reader.jumps[0].after
+    assert 0 < reader.jumps[0].consumed == reader.jumps[0].after
     # Tariffs that have not rolled over go on being checked.
     assert not reader.memory.not_kept
     verdict = reader.answer(
         lambda values: moved(forward_active_energy_t1=0.1)(eight_digits(values))
     )
     assert verdict.decisions[FORWARD_T1] is Decision.INCONSISTENT
+
+
+def test_a_jump_does_not_become_possible_by_waiting() -> None:
+    # With transformers of which the bus does not tell, this much can flow in a minute.
+    limits = Limits(at_once=60, confirmed=3600)
+    reader = started(quantities=frozenset({TOTAL}), limits=limits)
+    jump = moved(**{TOTAL: 180.0})
+    before = reader.published[TOTAL]
+    for _ in range(12):
+        verdict = reader.poll(jump, jump)
+        assert verdict.decisions[TOTAL] is Decision.JUMPED
+        assert reader.published[TOTAL] == before
+    reader.poll(jump, jump)
+    assert [jump.reason for jump in reader.jumps] == [Decision.PERSISTENT]
+
+
+@pytest.mark.parametrize("left", [2000, 0.9, 0.55])
+def test_a_counter_that_fell_to_something_else_has_counted_only_since(left: float) -> None:
+    meter = CountingMeter()
+    meter.counts["forward", "active", "_t1"] = 1.0 if left < 1 else 3000.0
+    reader = started(meter, quantities=frozenset({FORWARD}), load=(1, 0, 0))
+    meter.counts["forward", "active", "_t1"] = left
+    while not reader.jumps:
+        reader.poll()
+        assert reader.answers < 50
+    [jump] = reader.jumps
+    # What flowed until the first look at it is not known.
+    assert left <= round(jump.after - jump.consumed, 2) <= left + 0.02
 
 
 # The calculation code
@@ -717,6 +773,16 @@ def test_a_reset_is_believed_at_once() -> None:
     assert len(reader.jumps) == 1
 
 
+def test_a_reset_at_the_moment_of_the_last_reading_is_believed_at_once() -> None:
+    reader = started()
+    reader.poll()
+    reader.meter.reset()
+    reader.reset = reader.now
+    reader.wait(5)
+    assert reader.answer().decisions[COUNTER] is Decision.RESET_EXPLAINED
+    assert [jump.quantity for jump in reader.jumps] == [COUNTER]
+
+
 def test_a_reading_from_before_the_reset_is_held() -> None:
     reader = started()
     before = reader.truth
@@ -864,6 +930,98 @@ def test_a_reading_of_several_requests_may_differ_by_what_flowed_between_them() 
     assert not reader.answer(torn, spread=2).suspect
 
 
+# Another meter in its place
+
+
+@pytest.mark.parametrize("quantities", [OVER_MODBUS, OVER_MBUS])
+@pytest.mark.parametrize("hours", [0.1, 5])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_meter_is_believed_after_a_second_answer(
+    quantities: frozenset[Quantity], hours: float, restarted: bool
+) -> None:
+    reader = started(quantities=quantities)
+    before = reader.published
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(hours)
+    if restarted:
+        reader.restart()
+    first = reader.answer()
+    # Not a value of the old meter either.
+    assert set(first.readings.values()) == {None}
+    assert not first.suspect
+    reader.wait(0.2)
+    verdict = reader.answer()
+    reader.published = dict(verdict.readings)  # type: ignore[arg-type]
+    assert is_true(reader)
+    assert {jump.quantity for jump in reader.jumps} == quantities
+    for jump in reader.jumps:
+        assert jump.reason is Decision.REPLACED
+        assert (jump.before, jump.after) == (before[jump.quantity], verdict.readings[jump.quantity])
+        assert jump.consumed == 0
+        assert jump.wall == reader.wall
+    jumps = list(reader.jumps)
+    reader.poll()
+    reader.restart()
+    reader.poll()
+    assert is_true(reader)
+    # Once is enough.
+    assert reader.jumps == jumps
+
+
+def test_a_new_meter_of_nothing_but_zeros_may_be_one_that_starts() -> None:
+    reader = started()
+    before = reader.published[FORWARD]
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(1)
+    for _ in range(6):
+        reader.poll(put(0.0), put(0.0))
+        assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+    assert {jump.before for jump in reader.jumps if jump.quantity is FORWARD} == {before}
+
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter, reader.load = CountingMeter(), (0, 0, 0)
+    reader.jumps.clear()
+    for _ in range(12):
+        reader.poll()
+        assert set(reader.published.values()) == {None}
+    reader.poll()
+    assert is_true(reader)
+    assert {jump.reason for jump in reader.jumps} == {Decision.REPLACED}
+    assert {jump.after for jump in reader.jumps} == {0}
+
+
+def test_what_a_new_meter_does_not_give_stays_as_the_old_meter_left_it() -> None:
+    reader = started()
+    oldest = reader.published
+    for hours in (2, 3):
+        reader.memory = reader.memory.with_another_meter()
+        reader.meter, reader.quantities = CountingMeter().has_counted(hours), OVER_MBUS
+        reader.poll()
+    assert is_true(reader)
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter, reader.quantities = CountingMeter().has_counted(4), OVER_MODBUS
+    before = reader.published
+    reader.jumps.clear()
+    reader.poll()
+    assert {jump.quantity: jump.before for jump in reader.jumps} == {**oldest, **before}
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_a_new_meter_is_not_judged_by_the_old_one(data: st.DataObject) -> None:
+    reader = started()
+    reader.memory = reader.memory.with_another_meter()
+    reader.meter = CountingMeter().has_counted(data.draw(st.floats(0.1, 1000)))
+    quantity = data.draw(st.sampled_from(sorted(OVER_MODBUS - {COUNTER})))
+    damage = moved(**{quantity: data.draw(st.sampled_from([0.2, 1, 1000]))})
+    reader.poll(damage)
+    assert all(is_near(value, reader.truth[name]) for name, value in reader.published.items())
+    reader.poll()
+    assert is_true(reader)
+
+
 # Memory
 
 
@@ -890,7 +1048,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["accepted", "reset_offset", "not_kept", "checksum", FORWARD, "x"]),
+            st.sampled_from(["accepted", "reset_offset", "not_kept", "replaced", "checksum", "x"]),
             inner,
             max_size=4,
         )
@@ -931,12 +1089,16 @@ def test_damaged_memory_is_no_memory(data: st.DataObject) -> None:
         {"reset_offset": "1"},
         {"not_kept": {"x": "y"}},
         {"not_kept": []},
+        {"replaced": {"voltage_l1": 1.0}},
+        {"replaced": {FORWARD: float("nan")}},
+        {"replaced": {FORWARD: None}},
+        {"replaced": []},
     ],
 )
 def test_memory_of_what_cannot_be_is_no_memory(change: dict[str, Any]) -> None:
     from custom_components.klefr.meter.verdict import _checksum
 
-    stored = {"accepted": {}, "reset_offset": None, "not_kept": {}} | change
+    stored = {"accepted": {}, "reset_offset": None, "not_kept": {}, "replaced": {}} | change
     assert Memory.from_json({**stored, "checksum": _checksum(stored)}) == Memory()
 
 
@@ -959,6 +1121,28 @@ def test_damage_within_what_may_have_flowed_between_requests_is_not_believed() -
     before = reader.memory.accepted[FORWARD_T1].value
     verdict = reader.answer(moved(**{FORWARD_T1: 0.05}), spread=2.0)
     assert verdict.readings[FORWARD_T1] == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        moved(**{REVERSE_T1: 0.05, TOTAL_T1: -0.05}),
+        moved(**{FORWARD: 0.03, TOTAL: 0.03}),
+        moved(**{FORWARD: 0.05, FORWARD_T1: 0.05}),
+    ],
+)
+def test_two_wrong_values_that_fit_together_need_a_second_answer(
+    damage: Damage,
+) -> None:
+    """Their own relation holds, and the others hold if energy flowed between the requests."""
+    meter = CountingMeter(code=CalculationCode.FORWARD_MINUS_REVERSE).has_counted(1)
+    reader = started(meter, load=(0, 0, 0))
+    reader.wait(10)
+    before = reader.truth
+    assert reader.answer(damage, spread=2.0).readings == before
+    reader.wait(0.2)
+    assert reader.answer(spread=2.0).readings == before
+    assert not reader.memory.suspect_readings
 
 
 def test_a_total_of_zero_fits_to_nothing_but_zeros() -> None:

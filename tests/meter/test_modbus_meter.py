@@ -86,6 +86,20 @@ async def test_a_current_range_that_is_said_once_changes_nothing(
     assert meter.identity == before
 
 
+@pytest.mark.parametrize("address", [0x400B, 0x400C, 0x401F])
+async def test_a_current_range_is_read_twice_before_a_meter_is_known(
+    bus: ModbusBus, line: Line, virtual_meter: VirtualMeter, address: int
+) -> None:
+    virtual_meter.overrides[address] = 4
+    line.before_answering = lambda request: (
+        virtual_meter.overrides.clear() if request[5] > 2 else None
+    )
+    with pytest.raises(GarbledAnswerError):
+        await ModbusMeter.identify(bus, 1)
+    meter = await ModbusMeter.identify(bus, 1)
+    assert meter.identity.maximum_current == 100
+
+
 async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings() -> None:
     virtual_meter = VirtualMeter(serial_number="22091040", model="6944", ct_primary=0)
     virtual_meter.overrides |= {0x500C: 180.0, 0x5012: 60.0}

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from .model import Model, Quantity
+from .model import TRANSFORMER_METER_CURRENT, Model, Quantity
 
-# A transformer meter measures up to 6 A of its secondary current.
-TRANSFORMER_METER_CURRENT: Final = 6
 PRO2_CURRENT: Final = 100
 
 SINGLE_PHASE_ONLY: Final = frozenset({Quantity.VOLTAGE, Quantity.CURRENT, Quantity.ERROR_CODE})

@@ -6,32 +6,32 @@ the meter can carry. It lets a value through, or holds it and keeps the last goo
 What a value needs to be believed:
 
 - At once: it has not fallen, it has not moved by more than can have flowed since it was last
-  accepted, and no relation speaks against it (relations.py says which there are). If it has
-  changed, it also needs a relation that holds: where none can be checked, only a second
-  answer tells a change from damage. A total that jumped to what a new calculation code
-  makes of forward and reverse is right, and so is a counter that was just reset.
-- With a second answer: the first value ever, the first after a start, a change that no
-  relation covers, and what can have flowed only if the machine slept or if the meter has
-  transformers of which the bus does not tell.
+  accepted, and it breaks no relation (relations.py lists them). If it has changed, it also
+  needs a relation that holds: where none can be checked, a change looks like damage until a
+  second answer confirms it. A total that jumped to what a new calculation code makes of
+  forward and reverse is right, and so is a counter that was just reset.
+- With a second answer: the first value ever, the first after a start or of a meter that
+  replaced another, a change that no relation covers, and what can have flowed only if the
+  machine slept or if the meter has transformers that the bus does not report.
 - With five answers over two minutes that say the same: everything else, such as a cleared
-  meter. So is a first reading of nothing but zeros, because a meter that starts says that
-  too: the true energies would then count as consumption. A minute of silence, another value
-  that is said twice, and a return to what is plausible end the row.
+  meter. A first reading of nothing but zeros needs them too: a meter that starts says the
+  same, and the true energies would then count as consumption. A minute of silence, another
+  value that is said twice, and a return to what is plausible end the row.
 
-To blame for a broken relation are the members that have fallen or jumped. If none has, all
-are. A relation that stays broken is not checked until it has held a hundred times in a row.
-So a calculation code that means something else than is known, or phases that do not add up,
-hold nothing for ever.
+A broken relation is blamed on those of its members that have fallen or jumped. If none has,
+it is blamed on all of them. A relation that stays broken is not checked until it has held a
+hundred times in a row. So a calculation code with an unknown meaning, or phases that do not
+add up, hold no value for ever.
 
 Two clocks measure the time since a value was accepted. Within a run that is the monotonic
-one: a wall clock that is set lets nothing in and holds nothing. Over a restart only the wall
-clock is left. It may be wrong by an hour, and a second answer has to agree.
+one: setting the wall clock changes no decision. Over a restart only the wall clock is left.
+It may be wrong by an hour, and a second answer must agree.
 
 What the guard cannot know: a wrong value that breaks no relation and is near enough. A
 relation holds within the rounding of its values, in which 0.02 kWh of a whole or a tariff
-and 0.04 kWh of a phase may hide, or more if all members of a relation are wrong alike. Where
-no relation covers a value, two answers may be wrong alike. And what a meter says for two
-minutes without a contradiction is believed, whatever it is.
+and 0.04 kWh of a phase may hide, or more if all members of a relation are wrong in the same
+way. Where no relation covers a value, two answers may be wrong in the same way. And the
+guard believes every value that a meter says for two minutes without a contradiction.
 """
 
 from collections import defaultdict
@@ -61,13 +61,13 @@ from .verdict import Accepted, Decision, Doubt, Jump, Limits, Memory, Moment, Ve
 
 ENOUGH_SECONDS: Final = 120.0
 ENOUGH_ANSWERS: Final = 5
-"""For how long and how often a meter has to say a surprise before it is believed."""
+"""For how long and how often a meter must say a surprise before it is believed."""
 READ_AGAIN_SECONDS: Final = 30.0
 """How often a surprise is read, so that it is believed within three minutes."""
 LONGEST_SILENCE: Final = 60.0
 """Seconds after which two answers do not belong together."""
 SAMPLING_SECONDS: Final = 2.0
-"""By how much longer than between two answers energy may have flowed between their values."""
+"""Seconds by which a value may be older than the answer that holds it."""
 CLOCK_ERROR: Final = 3600.0
 """Seconds by which the wall clock may have been set over a restart."""
 MOST_ROUNDING: Final = 4
@@ -81,8 +81,6 @@ KILOWATTS_PER_AMPERE: Final = 0.6
 """What a phase carries at most: 500 V between phases of a delta network, 20 % overload."""
 DIRECT_CURRENT: Final = 100
 """A. What a direct meter is rated for."""
-TRANSFORMER_METER_CURRENT: Final = 6
-"""A. What a meter with transformers is rated for on their secondary side."""
 LARGEST_CURRENT: Final = 6000
 """A. What the largest usual transformers carry."""
 
@@ -101,14 +99,9 @@ SUSPECT: Final = IMPLAUSIBLE | {Decision.INCONSISTENT}
 
 
 def limits_of(identity: Identity) -> Limits:
-    """Return what a meter can carry. One that does not tell may have transformers."""
-    if primary := identity.transformer_primary_current:
-        secondary = identity.transformer_secondary_current or 1
-        current = largest = primary * TRANSFORMER_METER_CURRENT / secondary
-    elif identity.rated_current:
-        current = largest = identity.rated_current
-    else:
-        current, largest = DIRECT_CURRENT, LARGEST_CURRENT
+    """Return what a meter can carry. One that does not report it may have transformers."""
+    current = identity.maximum_current or DIRECT_CURRENT
+    largest = identity.maximum_current or LARGEST_CURRENT
     return Limits(at_once=current * KILOWATTS_PER_AMPERE, confirmed=largest * KILOWATTS_PER_AMPERE)
 
 
@@ -147,7 +140,9 @@ def judge(
         )
 
     alone = {
-        quantity: _judge_alone(quantity, steps, accepted.get(quantity), now, limits)
+        quantity: _judge_alone(
+            quantity, steps, accepted.get(quantity), memory.doubts.get(quantity), now, limits
+        )
         for quantity in values
     }
     slack = _flow(3 * limits.at_once, spread)
@@ -170,7 +165,7 @@ def judge(
         if decision in IMPLAUSIBLE
         and abs(steps[quantity] - _steps(accepted[quantity].value)) > MOST_ROUNDING
     }
-    # A total that is believed while another contradicts the code may still be of the code before.
+    # If another total contradicts the code, a total that is believed may follow the code before.
     proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
     suspects = {quantity for quantity, decision in found.items() if decision in IMPLAUSIBLE}
     covered, broken = _blame(findings, suspects, far, explained.keys(), memory.not_kept)
@@ -195,6 +190,7 @@ def judge(
         for quantity, value in values.items()
     }
     suspect = any(outcome.decision in SUSPECT for outcome in outcomes.values())
+    believed = {name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted}
     return Verdict(
         readings={
             **readings,
@@ -215,11 +211,9 @@ def judge(
         ),
         suspect=suspect,
         memory=Memory(
-            accepted={
-                **memory.accepted,
-                **{
-                    name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted
-                },
+            accepted={**memory.accepted, **believed},
+            replaced={
+                name: value for name, value in memory.replaced.items() if name not in believed
             },
             reset_offset=_reset_offset(memory, steps, outcomes, just_reset=just_reset),
             not_kept=_not_kept(memory, findings, outcomes),
@@ -242,7 +236,7 @@ class _Explanation:
 
     reason: Decision
     found: Decision
-    """What that makes of it."""
+    """How the value is judged then."""
     consumed: int
     """Steps."""
 
@@ -254,11 +248,11 @@ class _Outcome:
     decision: Decision
     accepted: Accepted | None = None
     doubt: Doubt | None = None
-    """What goes on to be held."""
+    """What is held from now on."""
     counted: int = 0
     """Steps that were counted while a surprise stayed."""
     broken: frozenset[str] = frozenset()
-    """The relations that did not hold all the while a surprise stayed."""
+    """The relations that held in no answer while a surprise stayed."""
 
 
 def _steps(value: float) -> int:
@@ -271,24 +265,33 @@ def _flow(power: float, seconds: float) -> float:
 
 
 def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: float) -> bool:
-    """Tell whether a phase's `power` can have made one value of the other."""
+    """Return whether a phase's `power` can have made one value of the other."""
     phases = 1 if quantity in PHASE_ENERGIES else 3
     most = _flow(phases * power, seconds + SAMPLING_SECONDS) + 1
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
+def _is_nearer(new: int, doubt: Doubt, old: int, now: Moment) -> bool:
+    """Tell whether a value goes on with what was held, not with the last good one."""
+    if doubt.value is None or now.monotonic - doubt.at.monotonic > LONGEST_SILENCE:
+        return False
+    return abs(new - _steps(doubt.value)) < abs(new - old)
+
+
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
-    return accepted is None or accepted.monotonic is None or accepted.monotonic < moment.monotonic
+    # What was accepted at the same moment was read before: an answer takes time.
+    return accepted is None or accepted.monotonic is None or accepted.monotonic <= moment.monotonic
 
 
 def _judge_alone(
     quantity: Quantity,
     steps: Mapping[Quantity, int],
     last: Accepted | None,
+    doubt: Doubt | None,
     now: Moment,
     limits: Limits,
 ) -> Decision:
-    """Judge a value by the last good one."""
+    """Judge a value by the last good one, and by whether it has just been a jump."""
     if quantity not in steps:
         return Decision.MISSING
     if last is None:
@@ -296,6 +299,9 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
+    if doubt and doubt.jumped and _is_nearer(new, doubt, old, now):
+        # It does not become possible by waiting.
+        return Decision.JUMPED
     longest = now.wall - last.wall
     if last.monotonic is None:
         longest = max(longest, 0) + CLOCK_ERROR
@@ -370,12 +376,15 @@ def _blame(
 ) -> tuple[AbstractSet[Quantity], Mapping[Quantity, AbstractSet[str]]]:
     """Return what a relation covers, and the relations that speak against each quantity.
 
-    To blame for a broken relation is what has moved `far`, if anything has, and what jumped for
-    a reason that this relation does not know of. What has moved far, or is to blame, is no
-    witness: a quantity with no other witness shares the blame. So does one that fits to a part
-    that has moved far, whatever other witness it has. A relation covers nothing if it holds
-    only because energy may have flowed while the reading was put together, or with the help of
-    a suspect: two values that swap their last digits have the same sum.
+    A broken relation is blamed on what has moved `far`, and on what jumped for a reason that
+    this relation does not know; if nothing has moved far, on all its members. What has moved
+    far, or is blamed, is no witness: a quantity that has no other witness is blamed too. So is
+    one that fits to a part that has moved far, even if it has another witness.
+
+    A relation covers nothing if one of its members is a suspect: two values that swap their
+    last digits have the same sum. A relation that holds only because energy may have flowed
+    while the reading was put together takes the cover of other relations away from its members:
+    two damaged values may fit to each other.
     """
     checked = [
         (
@@ -392,12 +401,18 @@ def _blame(
             for member in concerned & (moved | explained) if moved else concerned:
                 against[member].add(finding.relation.key)
     blamed = set(against)
+    torn = {
+        member
+        for finding, concerned in checked
+        if finding.holds and not finding.exact
+        for member in concerned
+    }
     covered = {
         member
         for finding, concerned in checked
         if finding.exact and blamed.isdisjoint(finding.members)
         for member in (concerned if suspects.isdisjoint(finding.members) else concerned & far)
-    }
+    } - torn
     for finding, concerned in checked:
         if not (blamed | far).isdisjoint(finding.members):
             fits = finding.holds and not far.isdisjoint(finding.members[1:])
@@ -407,14 +422,14 @@ def _blame(
 
 
 def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> bool:
-    """Tell whether an answer says the same as the one before."""
+    """Return whether an answer says the same as the one before."""
     seconds = said.at.monotonic - doubt.at.monotonic
     if seconds > LONGEST_SILENCE:
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
     if said.broken - doubt.broken:
-        # It breaks what held: damage, not what stayed.
+        # It breaks a relation that held: this is damage, not the surprise that stayed.
         return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
@@ -424,7 +439,7 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
 
 
 def _is_between(quantity: Quantity, middle: float, last: Accepted | None, new: float) -> bool:
-    """Tell whether the meter passed a value on its way from the last good one to the new one."""
+    """Return whether the meter passed a value on its way from the last good one to the new one."""
     if last is None:
         return True
     least, most = sorted((_steps(last.value), _steps(new)))
@@ -453,13 +468,22 @@ def _settle(
         return _Outcome(decision=found, accepted=_accept(value, now, code))
 
     said = Doubt(
-        value=value, at=now, first=value, since=now.monotonic, broken=broken, damaged=damaged
+        value=value,
+        at=now,
+        first=value,
+        since=now.monotonic,
+        broken=broken,
+        damaged=damaged,
+        jumped=found is Decision.JUMPED,
     )
-    # What no second answer repeats is damage and contradicts nothing.
+    # A value that no second answer repeats is damage and contradicts nothing. A return to what
+    # the meter can have counted does.
     rows = [row for row in (doubt and doubt.interrupted, doubt) if row]
     row = next((row for row in rows if _follows(row, quantity, said, limits)), None)
     if row is None:
-        interrupted = next((row for row in reversed(rows) if row.answers > 1), None)
+        returned = last is not None and found in POSSIBLE
+        longer = next((row for row in reversed(rows) if row.answers > 1), None)
+        interrupted = None if returned else longer
         said = replace(said, interrupted=interrupted)
         return _Outcome(decision=_reason_to_hold(found, broken), doubt=said)
 
@@ -486,12 +510,26 @@ def _settle(
         return _Outcome(
             decision=Decision.PERSISTENT,
             accepted=accepted,
-            # What was damaged about it is believed now.
-            doubt=waiting and replace(waiting, damaged=False),
-            counted=_steps(accepted.value) - _steps(row.first),
+            # It is believed now, so it is no damage any more.
+            doubt=waiting and replace(waiting, damaged=False, jumped=False),
+            counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
             broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
+
+
+def _start(
+    quantity: Quantity, first: float, since: float, last: Accepted | None, limits: Limits
+) -> int:
+    """Return the steps that a surprise which stays counts from.
+
+    A counter that has fallen to what can have flowed since the last good value counts from zero.
+    """
+    steps = _steps(first)
+    if last is None or abs(steps) > abs(steps - _steps(last.value)):
+        return steps
+    seconds = 0.0 if last.monotonic is None else since - last.monotonic
+    return 0 if _is_near(quantity, steps, 0, limits.at_once, seconds) else steps
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:
@@ -528,8 +566,25 @@ def _jumps(
     for quantity, outcome in outcomes.items():
         last = memory.accepted.get(quantity)
         explanation = explained.get(quantity)
+        if outcome.accepted and (replaced := memory.replaced.get(quantity)) is not None:
+            jumps.append(
+                Jump(
+                    quantity=quantity,
+                    before=replaced,
+                    after=outcome.accepted.value,
+                    consumed=round(outcome.counted * STEP, 2),
+                    wall=now.wall,
+                    reason=Decision.REPLACED,
+                )
+            )
+            continue
         if last and outcome.accepted and (explanation or alone[quantity] in IMPLAUSIBLE):
             consumed = explanation.consumed if explanation else outcome.counted
+            moved = _steps(outcome.accepted.value) - _steps(last.value)
+            # The value before was wrong by no more than rounding hides: what is counted from one
+            # value to the next is right again with this one.
+            if not explanation and abs(moved - consumed) <= MOST_ROUNDING:
+                continue
             jumps.append(
                 Jump(
                     quantity=quantity,

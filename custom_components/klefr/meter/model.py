@@ -8,6 +8,8 @@ from .link import BaudRate, Parity
 
 NO_SERIAL_NUMBER = "00000000"
 """What a meter reports that has just been powered up."""
+TRANSFORMER_METER_CURRENT = 6
+"""A. What a meter with transformers measures up to on their secondary side."""
 
 
 class Model(StrEnum):
@@ -247,3 +249,10 @@ class Identity:
     """A; None where no ratio is set."""
     transformer_secondary_current: int | None = None
     """A; None where no ratio is set."""
+
+    @property
+    def maximum_current(self) -> float | None:
+        """The greatest current in A that the meter measures, None if it is not reported."""
+        if not (primary := self.transformer_primary_current):
+            return self.rated_current or None
+        return primary * TRANSFORMER_METER_CURRENT / (self.transformer_secondary_current or 1)

@@ -1,4 +1,4 @@
-"""What the energies of one reading have to do with one another.
+"""How the energies of one reading depend on each other.
 
 Tariffs and phases add up to the whole, a total is what the calculation code makes of forward
 and reverse, and the resettable counter moves with forward energy.
@@ -19,7 +19,7 @@ STEP: Final = 0.01
 ROLLOVER: Final = 10**8
 """Steps after which a counter of eight digits starts again."""
 EXACT_FLOATS: Final = 2**17
-"""Up to here, in kWh or kvarh, a 32-bit float tells one step from the next."""
+"""Up to here, in kWh or kvarh, a 32-bit float can hold every step."""
 
 FORWARD: Final = Quantity.FORWARD_ACTIVE_ENERGY
 COUNTER: Final = Quantity.RESETTABLE_COUNTER
@@ -84,7 +84,7 @@ class Relation:
     offset: int = 0
     """By how much the sum is above the whole."""
     rounding: int = 0
-    """By how much more or less it is, beside what the number of parts makes it."""
+    """By how many steps more it may be off than its number of parts allows."""
     by_code: bool = False
     """Whether it depends on the calculation code."""
     blames_parts: bool = True
@@ -205,7 +205,7 @@ def check(
 def holds(
     relation: Relation, formula: Formula, steps: Mapping[Quantity, int], slack: float = 0.0
 ) -> bool:
-    """Tell whether a sum is the whole within the rounding of each value.
+    """Return whether a sum is the whole within the rounding of each value.
 
     A meter cuts its values off, or rounds them. So the sum of n values that only count up is
     below the whole by fewer than n steps, or above it by one; the sum of one value is the

@@ -27,6 +27,8 @@ class Decision(StrEnum):
     """Believed: two answers agree."""
     PERSISTENT = "persistent"
     """Believed: a surprise that stayed."""
+    REPLACED = "replaced"
+    """Why a value jumped: it is the first of a meter that replaced another."""
 
     UNCONFIRMED = "unconfirmed"
     """Held until a second answer agrees."""
@@ -90,6 +92,8 @@ class Doubt:
     """The relations that held in none of them."""
     damaged: bool = False
     """Whether something in the last of them cannot be true."""
+    jumped: bool = False
+    """Whether more than can have flowed is between it and what is believed."""
     interrupted: Doubt | None = None
     """What it said before, if this may be damage."""
 
@@ -107,6 +111,17 @@ class Memory:
     """Not stored: after a start every surprise is a new one."""
     suspect_readings: int = 0
     """Since the start."""
+    replaced: Mapping[Quantity, float] = field(default_factory=dict)
+    """What was believed last of the meter that was replaced, until its successor is believed."""
+
+    def with_another_meter(self) -> Self:
+        """Return what to go on with when another meter takes the place of this one.
+
+        Nothing of the new meter is judged by the old one. Its first values are jumps that no flow
+        of energy explains.
+        """
+        last = {quantity: accepted.value for quantity, accepted in self.accepted.items()}
+        return type(self)(replaced={**self.replaced, **last})
 
     def to_json(self) -> dict[str, Any]:
         """Return what to store, in values that JSON has."""
@@ -117,6 +132,7 @@ class Memory:
             },
             "reset_offset": self.reset_offset,
             "not_kept": dict(self.not_kept),
+            "replaced": {str(quantity): value for quantity, value in self.replaced.items()},
         }
         return {**stored, "checksum": _checksum(stored)}
 
@@ -124,7 +140,8 @@ class Memory:
     def from_json(cls, stored: Any) -> Self:
         """Return what was stored. If it is damaged in any way, that is nothing."""
         try:
-            content = {name: stored[name] for name in ("accepted", "reset_offset", "not_kept")}
+            names = ("accepted", "reset_offset", "not_kept", "replaced")
+            content = {name: stored[name] for name in names}
             if stored["checksum"] != _checksum(content):
                 return cls()
             accepted = {
@@ -138,13 +155,15 @@ class Memory:
             }
             offset = content["reset_offset"]
             not_kept = {str(key): int(held) for key, held in content["not_kept"].items()}
+            replaced = {Quantity(name): float(value) for name, value in content["replaced"].items()}
         except AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError:
             return cls()
         numbers = [number for entry in accepted.values() for number in (entry.value, entry.wall)]
-        known = GUARDED.issuperset(accepted) and all(map(math.isfinite, numbers))
+        numbers += replaced.values()
+        known = GUARDED.issuperset((*accepted, *replaced)) and all(map(math.isfinite, numbers))
         if not known or not (offset is None or type(offset) is int):
             return cls()
-        return cls(accepted=accepted, reset_offset=offset, not_kept=not_kept)
+        return cls(accepted=accepted, reset_offset=offset, not_kept=not_kept, replaced=replaced)
 
 
 def _checksum(content: Mapping[str, Any]) -> int:
@@ -174,6 +193,8 @@ class Verdict:
     decisions: Mapping[Quantity, Decision]
     """For every guarded quantity that was read."""
     jumps: tuple[Jump, ...]
+    """Only what statistics have to be corrected for, not what differs by the rounding of the
+    value before."""
     read_again_after: float | None
     """Seconds within which to read the same again, together with the calculation code; 0 for
     at once, which is enough once per poll. None if the usual interval will do."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, override
 
 from ..errors import (
     CommunicationError,
+    GarbledAnswerError,
     InvalidRangeError,
     InvalidValueError,
     NotAcceptedError,
@@ -18,7 +19,7 @@ from ..errors import (
     RefusedError,
     WrongConfirmationError,
 )
-from ..family import MEMBERS, QUANTITIES, TRANSFORMER_METER_CURRENT, model_of
+from ..family import MEMBERS, QUANTITIES, model_of
 from ..link import BaudRate, Parity
 from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
@@ -95,6 +96,9 @@ SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMB
 # meter's buttons, maybe long after the meter was added.
 CURRENT_RANGE: Final = (Identifier.CT_RATIO, Identifier.CT_MODE, Identifier.RATED_CURRENT)
 
+# What decides what the meter measures at all, and in which range.
+KIND: Final = (Identifier.METER_CODE, *CURRENT_RANGE)
+
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
     *Identifier,
@@ -160,10 +164,12 @@ class ModbusMeter(Meter):
             if err.code not in NO_SUCH_REGISTERS:
                 raise
             raise NotAKlefrMeterError("It has no such registers") from err
-        identity = _identity(values)
-        if identity.meter_code not in MEMBERS:
-            identity = await meter._examine(identity, values)
-        meter._set_identity(identity)
+        meter._set_identity(_identity(values))
+        # All readings are judged by it, and a checksum does not see all damage.
+        if not await meter._confirms(values, KIND):
+            raise GarbledAnswerError("Two answers report different kinds of meters")
+        if meter.identity.model is Model.UNKNOWN:
+            meter._set_identity(replace(meter.identity, phases=await meter._read_phases()))
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -275,27 +281,16 @@ class ModbusMeter(Meter):
             },
         }
 
-    async def _examine(self, identity: Identity, values: Mapping[Key, Any]) -> Identity:
-        """Read the meter code again, and for how many phases the meter is if it is not known."""
-        shown = await self._read_values(
-            (Identifier.METER_CODE, Quantity.VOLTAGE, *VOLTAGES_OF_THREE_PHASES)
-        )
-        single = shown[Quantity.VOLTAGE] and not any(
-            shown[voltage] for voltage in VOLTAGES_OF_THREE_PHASES
-        )
-        return _with_current_range(
-            replace(
-                identity,
-                meter_code=shown[Identifier.METER_CODE],
-                phases=_phases_of(shown[Identifier.METER_CODE], unknown=1 if single else 3),
-            ),
-            values,
-        )
+    async def _read_phases(self) -> int:
+        """Return for how many phases the meter is, as its voltages show."""
+        voltages = await self._read_own_values((Quantity.VOLTAGE, *VOLTAGES_OF_THREE_PHASES))
+        of_three_phases = any(voltages[voltage] for voltage in VOLTAGES_OF_THREE_PHASES)
+        return 1 if voltages[Quantity.VOLTAGE] and not of_three_phases else 3
 
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
         self.quantities = READABLE & QUANTITIES[identity.phases]
-        self._maximum_current = _maximum_current(identity)
+        self._maximum_current = identity.maximum_current or 0
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
         await self._read_own_values(())
@@ -423,12 +418,12 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
     doubtful = [key for key, value in values.items() if value is None]
     if doubtful or not serial_number.isdecimal():
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
-    meter_code: str = values[Identifier.METER_CODE]
+    member = MEMBERS.get(values[Identifier.METER_CODE])
     identity = Identity(
         serial_number=serial_number,
         model=Model.UNKNOWN,
-        phases=_phases_of(meter_code, unknown=3),
-        meter_code=meter_code,
+        phases=member.phases if member else 3,
+        meter_code=values[Identifier.METER_CODE],
         protocol_version=values[Identifier.PROTOCOL_VERSION],
         firmware_version=values[Identifier.FIRMWARE_VERSION],
         hardware_version=values[Identifier.HARDWARE_VERSION],
@@ -457,11 +452,6 @@ def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identi
     )
 
 
-def _phases_of(meter_code: str, *, unknown: int) -> int:
-    member = MEMBERS.get(meter_code)
-    return member.phases if member else unknown
-
-
 def _plain(value: Any) -> Any:
     """Give a value as JSON has it: choices by name, everything else as it is."""
     match value:
@@ -470,13 +460,6 @@ def _plain(value: Any) -> Any:
         case IntEnum() | StrEnum():
             return value.value
     return value
-
-
-def _maximum_current(identity: Identity) -> float:
-    """Give the greatest current in A that the meter's readings can mean."""
-    if not (primary := identity.transformer_primary_current):
-        return identity.rated_current or 0
-    return primary * TRANSFORMER_METER_CURRENT / (identity.transformer_secondary_current or 1)
 
 
 def _cuts_from(memory: Mapping[str, Any]) -> frozenset[int]:
