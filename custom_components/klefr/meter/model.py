@@ -25,6 +25,8 @@ class Model(StrEnum):
     PRO380_CT_SOLAR = "PRO380-CT solar edition"
     PRO1_SOLAR = "PRO1 solar edition"
     PRO2_SOLAR = "PRO2 solar edition"
+    PRO_WITHOUT_TARIFFS = "PRO"
+    """Over M-Bus. Which it is, it does not report."""
     UNKNOWN = "unknown"
     """Its meter code is not in any list, but its registers are those of the family."""
 

@@ -1,9 +1,9 @@
-"""A meter that speaks M-Bus: the 6933 and the 6943."""
+"""A meter that speaks M-Bus: the 6933, the 6943 and their family."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from functools import partial
 import re
@@ -61,6 +61,8 @@ ENERGIES: Final[Mapping[tuple[Function, int], Quantity]] = {
     (Function.MINIMUM, 1): Quantity.REVERSE_ACTIVE_ENERGY_T1,
     (Function.MINIMUM, 2): Quantity.REVERSE_ACTIVE_ENERGY_T2,
 }
+OF_A_TARIFF: Final = frozenset(quantity for (_, tariff), quantity in ENERGIES.items() if tariff)
+QUANTITIES: Final = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
 WATT_HOURS: Final = 1000  # in a kWh
 
 # The status in a header (manual, appendix 2.2).
@@ -124,7 +126,6 @@ COMMUNICATION: Final[Mapping[Setting, Callable[[Any], bool]]] = {
 class MBusMeter(Meter):
     """A meter on an M-Bus line, known by the identification in its telegrams."""
 
-    quantities = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
     settings = WRITABLE
     counters = frozenset(RESETS)
     registers = ()
@@ -133,6 +134,8 @@ class MBusMeter(Meter):
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
         self.identity = identity
+        tariffs = identity.model is not Model.PRO_WITHOUT_TARIFFS
+        self.quantities = QUANTITIES if tariffs else QUANTITIES - OF_A_TARIFF
         self._bus = bus
         self._target = target
 
@@ -165,7 +168,11 @@ class MBusMeter(Meter):
     @classmethod
     async def _identify(cls, bus: MBusBus, target: Target) -> Self:
         telegrams = await bus.read(target)
-        return cls(bus, target, identity_of(telegrams[0].header))
+        identity = identity_of(telegrams[0].header)
+        energies = _energies(record for telegram in telegrams for record in telegram.records)
+        if energies and OF_A_TARIFF.isdisjoint(energies):
+            identity = replace(identity, model=Model.PRO_WITHOUT_TARIFFS)
+        return cls(bus, target, identity)
 
     @property
     @override
