@@ -51,6 +51,11 @@ class Model(StrEnum):
     PRO1_MBUS = "pro1-mbus"
 
     @property
+    def printed(self) -> str:
+        """Maker and model, as they are printed on the meter."""
+        return f"KLEFR {self}" if self.isdecimal() else f"Inepro {self.upper()}"
+
+    @property
     def kind(self) -> Kind:
         """What sets it apart."""
         return KINDS[self]
