@@ -2,7 +2,14 @@
 
 import pytest
 
-from custom_components.klefr.meter import MBusBus, MBusMeter, Model, Quantity, SerialLink
+from custom_components.klefr.meter import (
+    GarbledAnswerError,
+    MBusBus,
+    MBusMeter,
+    Model,
+    Quantity,
+    SerialLink,
+)
 from simulator.mbus import serve
 from simulator.meter import VirtualMeter
 
@@ -52,3 +59,15 @@ async def test_one_damaged_record_takes_no_tariff_away() -> None:
     async with serve(virtual_meter, virtual=PORT), MBusBus(SerialLink(port=PORT)) as bus:
         meter = await MBusMeter.identify(bus, 0)
     assert meter.quantities == WITH_TARIFFS
+
+
+async def test_a_meter_whose_records_cannot_be_read_is_found() -> None:
+    virtual_meter = VirtualMeter(model="6933", clock=lambda: 0.0)
+    virtual_meter.extra_records = bytes.fromhex("0C04")
+    async with serve(virtual_meter, virtual=PORT), MBusBus(SerialLink(port=PORT)) as bus:
+        telegram = await bus.find(0)
+        assert telegram is not None
+        assert telegram.header.identification == "22091039"
+        assert not telegram.records
+        with pytest.raises(GarbledAnswerError):
+            await MBusMeter.identify(bus, 0)

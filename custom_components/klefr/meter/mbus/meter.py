@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from decimal import Decimal
 from functools import partial
 import re
@@ -41,7 +41,7 @@ from ..model import (
 )
 from .bus import Answer, Command, MBusBus, SecondaryAddress, Target
 from .frame import ControlInformation
-from .record import Function, Header, Medium, Record, Telegram, bcd
+from .record import Function, Medium, Record, Telegram, bcd
 from .vif import Unit
 
 PRIMARY_ADDRESSES: Final = range(251)
@@ -168,11 +168,7 @@ class MBusMeter(Meter):
     @classmethod
     async def _identify(cls, bus: MBusBus, target: Target) -> Self:
         telegrams = await bus.read(target)
-        identity = identity_of(telegrams[0].header)
-        energies = _energies(record for telegram in telegrams for record in telegram.records)
-        if energies and OF_A_TARIFF.isdisjoint(energies):
-            identity = replace(identity, model=Model.PRO_WITHOUT_TARIFFS)
-        return cls(bus, target, identity)
+        return cls(bus, target, identity_of(telegrams))
 
     @property
     @override
@@ -277,24 +273,28 @@ class MBusMeter(Meter):
 
     def _check(self, telegrams: Sequence[Telegram]) -> None:
         """Make sure that it is this meter that answered."""
-        found = identity_of(telegrams[0].header).serial_number
+        found = identity_of(telegrams).serial_number
         check_serial_number(expected=self.identity.serial_number, found=found)
 
 
-def identity_of(header: Header) -> Identity:
-    """Say which meter answered.
+def identity_of(telegrams: Sequence[Telegram]) -> Identity:
+    """Say which meter answered, from its first telegram or from more of them.
 
     Raises NotAKlefrMeterError if it is none of KLEFR's.
     """
+    header = telegrams[0].header
     if header.manufacturer not in MANUFACTURERS or header.medium != Medium.ELECTRICITY:
         raise NotAKlefrMeterError(
             f"It says that it is of {header.manufacturer_letters}, medium {header.medium}"
         )
     if not header.identification.isdecimal():
         raise NotAKlefrMeterError("Its identification has other digits than decimal ones")
+    energies = _energies(record for telegram in telegrams for record in telegram.records)
+    complete = energies and not telegrams[-1].more_records_follow
+    without_tariffs = complete and OF_A_TARIFF.isdisjoint(energies)
     return Identity(
         serial_number=header.identification,
-        model=Model.KLEFR_6933_OR_6943,
+        model=Model.PRO_WITHOUT_TARIFFS if without_tariffs else Model.KLEFR_6933_OR_6943,
         firmware_version=str(header.version),
     )
 
