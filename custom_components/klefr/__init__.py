@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from homeassistant.config_entries import SIGNAL_CONFIG_ENTRY_CHANGED, ConfigEntryChange
 from homeassistant.const import CONF_ADDRESS, Platform
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.typing import ConfigType
 
 from .communication import async_follow_change
@@ -15,11 +17,14 @@ from .const import DOMAIN
 from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator, SettingsCoordinator
 from .entry_data import async_make_usable
 from .entry_errors import DamagedEntryError
-from .meter import Bus, KlefrError, Meter, check_serial_number, confirmed, identify
+from .meter import Bus, KlefrError, Meter, WrongMeterError, check_serial_number, confirmed, identify
+from .registry import async_remove_obsolete
+from .replacement import async_follow_replacement
 from .services import async_setup_services
 from .shared_buses import async_give_way, async_hold_bus
 from .stores import async_remove_stores, memory_store
 from .wording import async_translation
+from .wrong_meter import async_forget_wrong_meter, async_report_wrong_meter
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -38,11 +43,19 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     # Forms and the entries of other meters read this too, also of an entry that is disabled.
     for entry in hass.config_entries.async_entries(DOMAIN, include_ignore=False):
         async_make_usable(hass, entry)
+
+    @callback
+    def forget_repair(change: ConfigEntryChange, entry: KlefrConfigEntry) -> None:
+        if entry.domain == DOMAIN and (change is ConfigEntryChange.REMOVED or entry.disabled_by):
+            async_forget_wrong_meter(hass, entry.entry_id)
+
+    async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, forget_repair)
     return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up a meter."""
+    await async_follow_replacement(hass, entry)
     if not async_make_usable(hass, entry):
         raise ConfigEntryError(**async_translation(hass, entry.data, DamagedEntryError()))
     memory = await memory_store(hass, entry.entry_id).async_load()
@@ -52,12 +65,15 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
         bus = await async_hold_bus(hass, entry)
         meter = await confirmed(partial(_async_identify, bus, entry, memory))
     except KlefrError as err:
+        if isinstance(err, WrongMeterError):
+            async_report_wrong_meter(hass, entry.entry_id, entry.data, err)
         raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
     readings = ReadingsCoordinator(hass, entry, meter, memory)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
     await settings.async_config_entry_first_refresh()
     entry.runtime_data = KlefrData(meter=meter, readings=readings, settings=settings)
+    async_remove_obsolete(hass, entry, meter)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     return True
 

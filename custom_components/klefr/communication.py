@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from homeassistant.config_entries import (
     ConfigEntryState,
@@ -19,10 +19,9 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_call_later
 
-from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN, LOGGER
+from .const import CONF_BAUD_RATE, CONF_PARITY, LOGGER
 from .coordinator import KlefrConfigEntry
 from .entry_errors import NotPutBackError, NotSetAsideError
 from .meter import (
@@ -39,8 +38,9 @@ from .meter import (
     move,
     possible_communications,
 )
+from .registry import async_renumber
 from .shared_buses import async_canonical_port, async_entries_on_port, async_get_bus, link_from
-from .stores import STORED_CURRENT, STORED_WANTED, async_remove_stores, change_store
+from .stores import STORED_CURRENT, STORED_WANTED, MeterStore, async_remove_stores, change_store
 
 # By then Home Assistant has written the entry, its device and its entities to its disk.
 ENTRY_SAVED: Final = timedelta(minutes=5)
@@ -103,11 +103,19 @@ async def async_follow_change(hass: HomeAssistant, entry: KlefrConfigEntry) -> N
     access = await _async_access(hass, entry)
     found = await find(access, await _async_candidates(hass, entry), rounds=1)
     await _async_follow(hass, entry, access, found)
+    async_remove_when_saved(hass, entry, store)
 
-    async def forget_change(_: datetime) -> None:
+
+@callback
+def async_remove_when_saved(
+    hass: HomeAssistant, entry: KlefrConfigEntry, store: MeterStore
+) -> None:
+    """Remove a store once Home Assistant has saved the entry, unless that is unloaded before."""
+
+    async def remove(_: datetime) -> None:
         await store.async_remove()
 
-    entry.async_on_unload(async_call_later(hass, ENTRY_SAVED, forget_change))
+    entry.async_on_unload(async_call_later(hass, ENTRY_SAVED, remove))
 
 
 async def _async_access(hass: HomeAssistant, entry: KlefrConfigEntry) -> MeterAccess:
@@ -174,18 +182,18 @@ async def _port_set_free(
     set_aside: list[KlefrConfigEntry] = []
     try:
         for each in (entry, *others):
-            await _async_set_aside(hass, each)
+            await async_set_aside(hass, each)
             set_aside.append(each)
         yield
     finally:
-        not_back = [each.title for each in set_aside if not await _async_put_back(hass, each)]
+        not_back = [each.title for each in set_aside if not await async_put_back(hass, each)]
         if not_back:
             LOGGER.error("Entries that were set aside could not be loaded again")
     if not_back:
         raise NotPutBackError(not_back)
 
 
-async def _async_set_aside(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
+async def async_set_aside(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
     """Unload an entry. Raises NotSetAsideError if it keeps the port."""
     await _async_settled(entry)
     try:
@@ -210,7 +218,7 @@ async def _async_settled(entry: KlefrConfigEntry) -> None:
             pass
 
 
-async def _async_put_back(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
+async def async_put_back(hass: HomeAssistant, entry: KlefrConfigEntry) -> bool:
     """Set up an entry, unless it was disabled, deleted or set up meanwhile.
 
     Returns whether that could be tried. Why a meter does not answer is on the card of its entry.
@@ -242,29 +250,12 @@ async def _async_follow(
     serial_number = access.reported_number(found)
     # With another secondary address an M-Bus meter reports another serial number. It stays the
     # same device, whatever of this was saved when Home Assistant last stopped.
-    for candidate in await _async_candidates(hass, entry):
-        if (before := access.reported_number(candidate)) != serial_number:
-            await _async_renumber(hass, entry, before, serial_number)
-    hass.config_entries.async_update_entry(
+    candidates = await _async_candidates(hass, entry)
+    await async_renumber(
+        hass,
         entry,
+        {access.reported_number(each) for each in candidates} - {serial_number},
+        serial_number,
         data=data,
-        unique_id=serial_number,
         title=entry.title.replace(str(entry.unique_id), serial_number),
     )
-
-
-async def _async_renumber(
-    hass: HomeAssistant, entry: KlefrConfigEntry, before: str, serial_number: str
-) -> None:
-    """Give the device and the entities of a meter its new serial number."""
-    devices = dr.async_get(hass)
-    for device in dr.async_entries_for_config_entry(devices, entry.entry_id):
-        if (DOMAIN, before) in device.identifiers:
-            devices.async_update_device(device.id, new_identifiers={(DOMAIN, serial_number)})
-
-    @callback
-    def new_unique_id(entity: er.RegistryEntry) -> dict[str, Any] | None:
-        owner, _, key = entity.unique_id.partition("_")
-        return {"new_unique_id": f"{serial_number}_{key}"} if owner == before else None
-
-    await er.async_migrate_entries(hass, entry.entry_id, new_unique_id)

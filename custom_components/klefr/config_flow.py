@@ -4,15 +4,22 @@ The steps stand in the order in which a user meets them.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, override
 
-from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigFlowResult, OptionsFlowWithReload
+from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
+    ConfigFlowResult,
+    OptionsFlowWithReload,
+    UnknownEntry,
+)
 from homeassistant.const import CONF_ADDRESS, CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
 from homeassistant.helpers.translation import async_load_integrations
 
 from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
+from .flow_base import METER_DELETED
 from .flow_communication import CommunicationSteps
 from .flow_schemas import (
     CONF_METER,
@@ -43,6 +50,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
+from .replacement import async_not_replaced, async_replace_meter
 from .shared_buses import async_find_bus, link_from
 from .wording import meter_name
 
@@ -51,6 +59,13 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
     """Add a meter or change how Home Assistant reaches it."""
 
     VERSION = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._other_meter = ""
+        """The name of a meter that answers instead of the one that is reconfigured."""
+        self._other_data: Mapping[str, Any] = {}
+        """Where it answers, as an entry stores it."""
 
     @staticmethod
     @callback
@@ -210,13 +225,38 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         await self.async_set_unique_id(identity.serial_number, raise_on_progress=False)
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()
-            self._abort_if_unique_id_mismatch(
-                reason="wrong_meter",
-                description_placeholders={"meter": entry.title, "found": found},
-            )
-            return self._follow(entry, data)
+            if identity.serial_number == entry.unique_id:
+                return self._follow(entry, data)
+            self._other_meter, self._other_data = found, data
+            return await self.async_step_reach_other()
         self._abort_if_unique_id_configured(description_placeholders={"meter": found})
         return self.async_create_entry(title=found, data=data)
+
+    async def async_step_reach_other(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask whether the meter that answers is a new one in the place of the entry's meter."""
+        return self.async_show_menu(
+            step_id="reach_other",
+            menu_options=["reach_replaced", self._step(self._meter_kind)],
+            description_placeholders={**self._placeholders(), "found": self._other_meter},
+        )
+
+    async def async_step_reach_replaced(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Let the new meter take the place of the entry's meter, if it still answers."""
+        entry = self._get_reconfigure_entry()
+        before = entry.title
+        try:
+            await async_replace_meter(self.hass, entry, self._other_data, str(self.unique_id))
+        except KlefrError as err:
+            reason, placeholders = async_not_replaced(self.hass, self._other_data, err)
+        else:
+            reason, placeholders = "replaced", {"found": self._other_meter}
+        return self.async_abort(
+            reason=reason, description_placeholders={"meter": before, **placeholders}
+        )
 
     async def _async_identify(self, data: Mapping[str, Any]) -> Identity:
         """Ask which meter answers. An entry that holds the port differently is set aside.
@@ -227,17 +267,18 @@ class KlefrConfigFlow(SearchSteps, CommunicationSteps, domain=DOMAIN):
         set_aside: KlefrConfigEntry | None = None
         if self.source == SOURCE_RECONFIGURE:
             entry = self._get_reconfigure_entry()
-            if await self._async_holds_port_differently(entry, protocol, link) and (
-                await self.hass.config_entries.async_unload(entry.entry_id)
-            ):
-                set_aside = entry
+            if await self._async_holds_port_differently(entry, protocol, link):
+                entry = self._get_reconfigure_entry()
+                if await self.hass.config_entries.async_unload(entry.entry_id):
+                    set_aside = entry
         identity: Identity | None = None
         try:
             async with await async_find_bus(self.hass, protocol, link) as bus:
                 identity = (await identify(bus, data[CONF_ADDRESS])).identity
         finally:
             if set_aside and (identity is None or identity.serial_number != set_aside.unique_id):
-                await self.hass.config_entries.async_setup(set_aside.entry_id)
+                with suppress(UnknownEntry):
+                    await self.hass.config_entries.async_setup(set_aside.entry_id)
         return identity
 
     # A meter that a search has found
@@ -282,17 +323,21 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
 
     async def async_step_init(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
         """Ask for the update interval."""
+        try:
+            entry = self.config_entry
+        except UnknownEntry:
+            return self.async_abort(reason=METER_DELETED)
         errors: Mapping[str, str] = {}
         if user_input is not None:
             try:
                 return self.async_create_entry(data=entered(OPTIONS, user_input))
             except FormError as err:
                 errors = err.errors
-        suggested = to_show_again(OPTIONS, user_input or self.config_entry.options)
+        suggested = to_show_again(OPTIONS, user_input or entry.options)
         schema = self.add_suggested_values_to_schema(form_schema(OPTIONS), suggested)
         return self.async_show_form(
             step_id="init",
             data_schema=unchecked(schema),
             errors=dict(errors),
-            description_placeholders={"meter": self.config_entry.title},
+            description_placeholders={"meter": entry.title},
         )

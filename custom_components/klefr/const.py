@@ -32,3 +32,5 @@ SETTINGS_RETRY: Final = 10
 STORE_DELAY: Final = 50  # seconds
 
 EVENT_STATISTICS_CORRECTED: Final = f"{DOMAIN}_statistics_corrected"
+EVENT_METER_REPLACED: Final = f"{DOMAIN}_meter_replaced"
+EVENT_FIRST_READINGS: Final = f"{DOMAIN}_first_readings"

@@ -2,19 +2,23 @@
 
 from abc import abstractmethod
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 import logging
 from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.const import CONF_ADDRESS, CONF_PORT, EVENT_RECORDER_5MIN_STATISTICS_GENERATED
+from homeassistant.const import (
+    ATTR_DEVICE_ID,
+    CONF_ADDRESS,
+    CONF_PORT,
+    EVENT_RECORDER_5MIN_STATISTICS_GENERATED,
+)
 from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
 
@@ -22,6 +26,7 @@ from .const import (
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
+    EVENT_FIRST_READINGS,
     LOGGER,
     SETTINGS_INTERVAL,
     SETTINGS_RETRY,
@@ -49,8 +54,8 @@ from .meter import (
 from .statistics import async_correct_statistics, jumps_from_json, jumps_to_json, with_jumps
 from .stores import energies_store, memory_store, written_store
 from .wording import async_translation, port_name
+from .wrong_meter import async_forget_wrong_meter, async_report_wrong_meter
 
-ISSUE_WRONG_METER: Final = "wrong_meter"
 STORED_JUMPS: Final = "jumps"
 COMMIT_DELAY: Final = 10.0
 """Seconds after which statistics are in the database that Home Assistant says it has compiled."""
@@ -144,8 +149,6 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         """How many readings had an energy that could not be true, since Home Assistant started."""
         self._memory_store = memory_store(hass, entry.entry_id)
         self._stored_memory = memory or {}
-        self._wrong_meter_issue = f"{ISSUE_WRONG_METER}_{entry.entry_id}"
-        entry.async_on_unload(partial(ir.async_delete_issue, hass, DOMAIN, self._wrong_meter_issue))
 
     @override
     async def _async_setup(self) -> None:
@@ -165,27 +168,15 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             readings = await super()._async_update_data()
         except UpdateFailed as err:
             if isinstance(err.__cause__, WrongMeterError):
-                self._async_report_wrong_meter(err.__cause__)
+                async_report_wrong_meter(
+                    self.hass,
+                    self.config_entry.entry_id,
+                    self.config_entry.data,
+                    err.__cause__,
+                )
             raise
-        ir.async_delete_issue(self.hass, DOMAIN, self._wrong_meter_issue)
+        async_forget_wrong_meter(self.hass, self.config_entry.entry_id)
         return readings
-
-    @callback
-    def _async_report_wrong_meter(self, error: WrongMeterError) -> None:
-        """Say in Home Assistant's repairs that a different meter answers.
-
-        Polling goes on: the entry's own meter may come back.
-        """
-        translation = async_translation(self.hass, self.config_entry.data, error)
-        ir.async_create_issue(
-            self.hass,
-            DOMAIN,
-            self._wrong_meter_issue,
-            is_fixable=False,
-            severity=ir.IssueSeverity.ERROR,
-            translation_key=ISSUE_WRONG_METER,
-            translation_placeholders=translation["translation_placeholders"],
-        )
 
     @override
     async def _async_read(self) -> Readings:
@@ -225,6 +216,25 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
                 jump.after,
                 jump.reason,
             )
+        if first := {
+            str(jump.quantity): jump.after
+            for jump in verdict.jumps
+            if jump.reason is Decision.REPLACED
+        }:
+            self._report_first_readings(first)
+
+    def _report_first_readings(self, readings: Mapping[str, float]) -> None:
+        """Say in the logbook with which readings a meter began that replaced another."""
+        serial_number = self.meter.identity.serial_number
+        device = dr.async_get(self.hass).async_get_device({(DOMAIN, serial_number)})
+        self.hass.bus.async_fire(
+            EVENT_FIRST_READINGS,
+            {
+                ATTR_DEVICE_ID: device and device.id,
+                "meter": serial_number,
+                "readings": readings,
+            },
+        )
 
     @property
     def _energies(self) -> Mapping[Quantity, float]:
@@ -351,11 +361,10 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         try:
             for setting, value in values.items():
                 try:
-                    await self.meter.write(setting, value)
+                    async with self._remembering(setting, value):
+                        await self.meter.write(setting, value)
                 except KlefrError as err:
                     failures[setting] = err
-                else:
-                    await self._async_remember(setting, value)
         finally:
             await self.async_refresh()
         return {
@@ -367,16 +376,35 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         """Write calculation code 10, which is irreversible. Raises HomeAssistantError."""
         try:
             with self._translated_errors(HomeAssistantError):
-                await self.meter.lock_calculation_code(serial_number)
-            await self._async_remember(Setting.CALCULATION_CODE, LOCKED_CODE)
+                async with self._remembering(Setting.CALCULATION_CODE, LOCKED_CODE):
+                    await self.meter.lock_calculation_code(serial_number)
         finally:
             await self.async_refresh()
 
-    async def _async_remember(self, setting: Setting, value: SettingValue) -> None:
-        """Remember a value that was written, if the meter does not report it."""
-        if not self.meter.reports_settings:
-            self._written[setting] = value
-            await self._store.async_save(dict(self._written.items()))
+    @asynccontextmanager
+    async def _remembering(self, setting: Setting, value: SettingValue) -> AsyncIterator[None]:
+        """Remember a value that is written now, if the meter does not report it.
+
+        If Home Assistant is killed meanwhile, or stops waiting, it does not know which value the
+        meter has: the setting is then unknown. After an error it has the old value.
+        """
+        if self.meter.reports_settings:
+            yield
+            return
+        before = self._written.pop(setting, None)
+        await self._async_store()
+        try:
+            yield
+        except KlefrError:
+            if before is not None:
+                self._written[setting] = before
+                await self._async_store()
+            raise
+        self._written[setting] = value
+        await self._async_store()
+
+    async def _async_store(self) -> None:
+        await self._store.async_save(dict(self._written.items()))
 
     @callback
     def _async_follow_readings(self) -> None:

@@ -9,7 +9,7 @@ from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
 from .const import DOMAIN, MANUFACTURER
 from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordinator
-from .meter import Quantity, Setting, SettingValue, Value
+from .meter import Identity, Quantity, Setting, SettingValue, Value
 from .wording import meter_name, model_name
 
 ATTR_NOTE: Final = "note"
@@ -22,6 +22,19 @@ class Note(StrEnum):
     EXPORTED = "exported"
     NOT_FOR_ENERGY_DASHBOARD = "not_for_energy_dashboard"
     NOT_REPORTED = "not_reported"
+
+
+def device_info(identity: Identity) -> DeviceInfo:
+    """Return what a meter is as a device."""
+    return DeviceInfo(
+        identifiers={(DOMAIN, identity.serial_number)},
+        manufacturer=MANUFACTURER,
+        model=model_name(identity),
+        name=meter_name(identity),
+        serial_number=identity.serial_number,
+        sw_version=identity.firmware_version,
+        hw_version=identity.hardware_version,
+    )
 
 
 class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[CoordinatorT]):
@@ -41,15 +54,7 @@ class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[Coordin
         self.entity_description = description
         self._attr_translation_key = description.key
         self._attr_unique_id = f"{identity.serial_number}_{description.key}"
-        self._attr_device_info = DeviceInfo(
-            identifiers={(DOMAIN, identity.serial_number)},
-            manufacturer=MANUFACTURER,
-            model=model_name(identity),
-            name=meter_name(identity),
-            serial_number=identity.serial_number,
-            sw_version=identity.firmware_version,
-            hw_version=identity.hardware_version,
-        )
+        self._attr_device_info = device_info(identity)
 
 
 class ReadingEntity(KlefrEntity[ReadingsCoordinator]):

@@ -11,6 +11,35 @@ class DamagedEntryError(KlefrError):
     key = "damaged_entry"
 
 
+class AlreadyAddedError(KlefrError):
+    """The meter that shall take the place of another has an entry already."""
+
+    key = "already_added"
+
+    def __init__(self, *, meter: str, holder: str) -> None:
+        """Keep the names of the meter that is replaced and of the one that has an entry."""
+        super().__init__("The new meter has an entry already")
+        self.meter = meter
+        self.holder = holder
+
+
+class OldMeterAnswersError(KlefrError):
+    """The meter that a new one shall replace answers again."""
+
+    key = "old_meter_answers"
+
+    def __init__(self, meter: str) -> None:
+        """Keep the name of the meter."""
+        super().__init__("The old meter answers again")
+        self.meter = meter
+
+
+class ThirdMeterAnswersError(KlefrError):
+    """Neither the meter that shall be replaced answers, nor the one that shall replace it."""
+
+    key = "third_meter_answers"
+
+
 class EntriesError(KlefrError):
     """Home Assistant could not load or unload entries of meters that share a port."""
 

@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
     ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
+    UnknownEntry,
 )
 from homeassistant.const import CONF_PORT, CONF_PROTOCOL
+from homeassistant.core import callback
+from homeassistant.data_entry_flow import AbortFlow
 
 from .coordinator import KlefrConfigEntry
 from .flow_schemas import FieldError, Form, FormError, form_schema, to_show_again, unchecked
 from .meter import KlefrError, Protocol, SerialLink
 from .shared_buses import async_canonical_port, async_held_bus, async_is_same_port, link_from
 from .wording import async_translation, port_name
+from .wrong_meter import async_forget_wrong_meter
+
+METER_DELETED: Final = "meter_deleted"
 
 
 class KlefrFlow(ConfigFlow):
@@ -42,6 +48,25 @@ class KlefrFlow(ConfigFlow):
 
     def _step(self, name: str) -> str:
         return f"reach_{name}" if self.source == SOURCE_RECONFIGURE else name
+
+    @callback
+    @override
+    def _get_reconfigure_entry(self) -> KlefrConfigEntry:
+        """Return the entry of the meter.
+
+        Raises AbortFlow if the meter was deleted meanwhile, which ends the flow. A step that shows
+        progress must not end it, so it goes on to the next step.
+        """
+        try:
+            return super()._get_reconfigure_entry()
+        except UnknownEntry as err:
+            raise AbortFlow(METER_DELETED) from err
+
+    async def async_step_meter_deleted(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Say that the meter was deleted meanwhile."""
+        return self.async_abort(reason=METER_DELETED)
 
     def _placeholders(self) -> dict[str, str]:
         """Return what every text may name: the meter that is reconfigured, and the chosen port."""
@@ -138,6 +163,8 @@ class KlefrFlow(ConfigFlow):
     def _follow(self, entry: KlefrConfigEntry, data: Mapping[str, Any]) -> ConfigFlowResult:
         """Let an entry reach its meter as the data says, and end the flow."""
         self.hass.config_entries.async_update_entry(entry, data=data)
+        # Who answers there is found out anew.
+        async_forget_wrong_meter(self.hass, entry.entry_id)
         self.hass.config_entries.async_schedule_reload(entry.entry_id)
         return self.async_abort(
             reason="reconfigure_successful", description_placeholders={"meter": entry.title}

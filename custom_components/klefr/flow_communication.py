@@ -8,11 +8,12 @@ from typing import Any
 from homeassistant.config_entries import ConfigFlowResult
 from homeassistant.const import CONF_ADDRESS, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
+from homeassistant.data_entry_flow import AbortFlow
 
 from .communication import async_change_communication, async_read_communication
 from .const import CONF_BAUD_RATE, CONF_SECONDARY_ADDRESS
 from .coordinator import KlefrConfigEntry
-from .flow_base import KlefrFlow
+from .flow_base import METER_DELETED, KlefrFlow
 from .flow_schemas import FormError, change_form, entered_communication
 from .meter import (
     AddressTakenError,
@@ -62,7 +63,8 @@ class CommunicationSteps(KlefrFlow):
         """Ask how the meter shall communicate."""
         entry = self._get_reconfigure_entry()
         assert self._current is not None
-        form = change_form(Protocol(entry.data[CONF_PROTOCOL]), entry.data[CONF_PORT])
+        protocol = Protocol(entry.data[CONF_PROTOCOL])
+        form = change_form(protocol, entry.data[CONF_PORT])
         error: FormError | None = None
         if isinstance(self._error, AddressTakenError):
             error, self._error = self._address_taken(self._error), None
@@ -95,13 +97,15 @@ class CommunicationSteps(KlefrFlow):
                 return await self.async_step_changing()
         shown = self._wanted or self._current
         return self._show_form(
-            "change",
+            "change_mbus" if protocol is Protocol.MBUS else "change_modbus",
             form,
             user_input or {**asdict(shown), CONF_BAUD_RATE: str(shown.baud_rate)},
             error=error,
             last_step=False,
             placeholders={"port": port_name(entry.data[CONF_PORT])},
         )
+
+    async_step_change_modbus = async_step_change_mbus = async_step_change
 
     def _address_taken(self, error: AddressTakenError) -> FormError:
         field = CONF_ADDRESS if isinstance(error.address, int) else CONF_SECONDARY_ADDRESS
@@ -166,14 +170,17 @@ class CommunicationSteps(KlefrFlow):
         if self._job is None:
             self._job = self.hass.async_create_task(job(), eager_start=False)
             self._end_of_job = self.hass.async_create_task(asyncio.wait([self._job]))
-        if not self._job.done():
-            return self.async_show_progress(
-                step_id=step_id,
-                progress_action=step_id,
-                description_placeholders=self._placeholders(),
-                progress_task=self._end_of_job,
-            )
-        self._job.result()
+        try:
+            if not self._job.done():
+                return self.async_show_progress(
+                    step_id=step_id,
+                    progress_action=step_id,
+                    description_placeholders=self._placeholders(),
+                    progress_task=self._end_of_job,
+                )
+            self._job.result()
+        except AbortFlow:
+            return self.async_show_progress_done(next_step_id=METER_DELETED)
         self._job = None
         return None
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +13,16 @@ from homeassistant.config_entries import (
     ConfigEntryState,
     ConfigFlowContext,
     ConfigFlowResult,
+    UnknownEntry,
 )
 from homeassistant.const import CONF_ADDRESS, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
+from homeassistant.data_entry_flow import AbortFlow
 from homeassistant.helpers.discovery_flow import async_create_flow
 
 from .const import CONF_BAUD_RATE, CONF_PARITY, DOMAIN
 from .coordinator import KlefrConfigEntry
-from .flow_base import KlefrFlow
+from .flow_base import METER_DELETED, KlefrFlow
 from .flow_schemas import (
     CONF_ALL_LINE_SETTINGS,
     CONF_METER,
@@ -181,6 +183,14 @@ class SearchSteps(KlefrFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Show with what the bus is searched, and what has been found."""
+        try:
+            return self._show_search()
+        except AbortFlow:
+            return self.async_show_progress_done(next_step_id=METER_DELETED)
+
+    async_step_reach_searching = async_step_searching
+
+    def _show_search(self) -> ConfigFlowResult:
         assert self._search is not None
         if self._search.done():
             self._search.result()
@@ -203,8 +213,6 @@ class SearchSteps(KlefrFlow):
             description_placeholders=placeholders,
             progress_task=self._search,
         )
-
-    async_step_reach_searching = async_step_searching
 
     async def _async_search(self) -> None:
         """Search one part after the other until one has what is searched for."""
@@ -229,13 +237,15 @@ class SearchSteps(KlefrFlow):
                     entry, self._protocol, part.link
                 )
         if in_the_way:
+            entry = self._get_reconfigure_entry()
             await self.hass.config_entries.async_unload(entry.entry_id)
         try:
             yield
         finally:
             if in_the_way:
                 # In a task that goes on when the search is cancelled.
-                self.hass.config_entries.async_schedule_reload(entry.entry_id)
+                with suppress(UnknownEntry):
+                    self.hass.config_entries.async_schedule_reload(entry.entry_id)
 
     async def _async_search_part(self, part: Part) -> bool:
         """Search with one pair of line settings, and return whether that was enough."""

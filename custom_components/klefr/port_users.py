@@ -1,6 +1,7 @@
 """Say which entries of other integrations are set up to use a port."""
 
 from collections.abc import Collection, Iterator, Mapping
+import os
 from typing import Final
 
 from homeassistant.config_entries import ConfigEntryState
@@ -12,15 +13,32 @@ from .const import DOMAIN
 # The integration that shares Modbus connections. All that use them depend on it.
 MODBUS: Final = "modbus"
 
+DEVICES: Final = "/dev/"
+
 
 @callback
 def async_port_users(hass: HomeAssistant, port: str) -> list[str]:
-    """Return the names of the entries of other integrations that are set up to use a port."""
+    """Return the names of the entries of other integrations that are set up to use a port.
+
+    They may know it under another name, such as the one by which its adapter is always found.
+    """
+    device = _device(port)
     return [
         f"{entry.title} ({entry.domain})"
         for entry in hass.config_entries.async_entries()
-        if entry.domain != DOMAIN and port in stored_strings({**entry.data, **entry.options})
+        if entry.domain != DOMAIN
+        and device in map(_device, stored_strings({**entry.data, **entry.options}))
     ]
+
+
+def _device(name: str) -> str:
+    """Return what all names of a port have in common.
+
+    Only names of devices are looked up: the system has them in memory, so nothing has to wait.
+    """
+    if name.startswith(DEVICES) and name.isprintable():
+        return os.path.realpath(name)
+    return name
 
 
 async def async_expected_sharers(hass: HomeAssistant) -> Mapping[str, Collection[str]]:

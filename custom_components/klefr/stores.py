@@ -22,6 +22,10 @@ from .meter import (
 
 STORED_CURRENT: Final = "current"
 STORED_WANTED: Final = "wanted"
+STORED_BEFORE: Final = "before"
+STORED_AFTER: Final = "after"
+STORED_DATA: Final = "data"
+STORED_TITLE: Final = "title"
 
 
 def _communication(stored: Any) -> Communication:
@@ -44,6 +48,14 @@ COMMUNICATION: Final = vol.Schema(
 )
 CHANGE: Final = vol.Schema(
     {vol.Required(STORED_CURRENT): _communication, vol.Required(STORED_WANTED): _communication}
+)
+REPLACEMENT: Final = vol.Schema(
+    {
+        vol.Required(STORED_BEFORE): str,
+        vol.Required(STORED_AFTER): str,
+        vol.Required(STORED_DATA): dict,
+        vol.Required(STORED_TITLE): str,
+    }
 )
 ANYTHING: Final = vol.Schema(dict)
 
@@ -106,6 +118,15 @@ def memory_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     return MeterStore(hass, entry_id, ".memory")
 
 
+def replacement_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
+    """Return the store of a replacement of which not everything may have been saved.
+
+    It holds the serial numbers of the old and the new meter, and the new data and title of the
+    entry.
+    """
+    return MeterStore(hass, entry_id, ".replacement", REPLACEMENT)
+
+
 def written_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
     """Return the store of the settings written to a meter that does not report its settings."""
     return MeterStore(hass, entry_id)
@@ -113,5 +134,11 @@ def written_store(hass: HomeAssistant, entry_id: str) -> MeterStore:
 
 async def async_remove_stores(hass: HomeAssistant, entry_id: str) -> None:
     """Remove all that is kept about a meter."""
-    for store in (change_store, energies_store, memory_store, written_store):
+    for store in (
+        change_store,
+        energies_store,
+        memory_store,
+        replacement_store,
+        written_store,
+    ):
         await store(hass, entry_id).async_remove()

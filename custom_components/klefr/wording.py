@@ -23,7 +23,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.translation import async_get_cached_translations, async_translate_state
 
 from .const import DOMAIN, INEPRO, NAME
-from .entry_errors import EntriesError, NotYetError
+from .entry_errors import AlreadyAddedError, EntriesError, NotYetError, OldMeterAnswersError
 from .meter import (
     AddressTakenError,
     Communication,
@@ -42,7 +42,6 @@ from .meter import (
     RefusedError,
     Setting,
     SettingValue,
-    WrongMeterError,
     is_gateway,
     split_gateway_port,
 )
@@ -275,11 +274,6 @@ def _(error: RefusedError, hass: HomeAssistant, protocol: Protocol, port: str) -
 
 
 @_case.register
-def _(error: WrongMeterError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
-    return "", {"expected": error.expected, "found": error.found}
-
-
-@_case.register
 def _(error: InvalidValueError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
     return "", {"value": setting_value(hass, error.setting, error.value)}
 
@@ -308,6 +302,16 @@ def _(error: AddressTakenError, hass: HomeAssistant, protocol: Protocol, port: s
 @_case.register
 def _(error: NotYetError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
     return "", {"users": listed(error.users)}
+
+
+@_case.register
+def _(error: AlreadyAddedError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"meter": error.meter, "holder": error.holder}
+
+
+@_case.register
+def _(error: OldMeterAnswersError, hass: HomeAssistant, protocol: Protocol, port: str) -> Case:
+    return "", {"meter": error.meter}
 
 
 @_case.register

@@ -1,6 +1,8 @@
 """What the tests of the integration share."""
 
-from datetime import timedelta
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
 from homeassistant.const import Platform
@@ -12,6 +14,20 @@ from pytest_homeassistant_custom_component.common import async_fire_time_changed
 from custom_components.klefr.const import DOMAIN
 
 SERIAL_NUMBER = "22091039"
+
+
+@dataclass
+class WallClock:
+    """A clock on the wall, which goes as the running loop's clock does until it is set."""
+
+    offset: float = 1_800_000_000.0
+    """What it shows when the loop's clock is at zero, in seconds since 1970."""
+
+    def time(self) -> float:
+        return self.offset + asyncio.get_running_loop().time()
+
+    def utcnow(self) -> datetime:
+        return datetime.fromtimestamp(self.time(), tz=UTC)
 
 
 async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:

@@ -14,7 +14,7 @@ from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
 
-from . import SERIAL_NUMBER
+from . import SERIAL_NUMBER, WallClock
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,14 @@ def _no_usb_scan() -> Iterator[None]:
     """Keep the tests' machine out of it: its USB devices are not watched."""
     with patch("homeassistant.components.usb.async_setup", return_value=True):
         yield
+
+
+@pytest.fixture
+def wall_clock() -> Iterator[WallClock]:
+    """Let Home Assistant's clock go as fast as time passes in the test, until the test sets it."""
+    clock = WallClock()
+    with patch("homeassistant.util.dt.utcnow", clock.utcnow):
+        yield clock
 
 
 @pytest.fixture

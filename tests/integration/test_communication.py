@@ -124,7 +124,7 @@ async def begin(hass: HomeAssistant, entry: ConfigEntry) -> Any:
 
 
 async def submit(hass: HomeAssistant, result: Any, user_input: dict[str, Any]) -> Any:
-    assert result["step_id"] == "change"
+    assert result["step_id"] in ("change_modbus", "change_mbus")
     assert result["last_step"] is False
     return await through(
         hass, await hass.config_entries.flow.async_configure(result["flow_id"], user_input)
@@ -476,7 +476,7 @@ async def test_a_lost_meters_entry_is_changed_while_it_is_being_set_up(
     loaded.async_on_state_change(answer)
     result = await begin(hass, loaded)
     await setup
-    assert result["step_id"] == "change"
+    assert result["step_id"] in ("change_modbus", "change_mbus")
     assert loaded.state is ConfigEntryState.LOADED
 
 
@@ -692,7 +692,7 @@ async def test_an_entry_that_met_another_meter_finds_its_own_again(
     assert loaded.state is ConfigEntryState.SETUP_RETRY
     virtual_meter.serial_number = SERIAL_NUMBER
     result = await begin(hass, loaded)
-    assert result["step_id"] == "change"
+    assert result["step_id"] in ("change_modbus", "change_mbus")
     assert loaded.state is ConfigEntryState.LOADED
 
 

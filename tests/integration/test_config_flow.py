@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+import errno
 import json
 import os
 from pathlib import Path
@@ -205,6 +206,13 @@ async def _forbidden(_line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatc
     patch.setattr(os, "open", refuse)
 
 
+async def _broken(_line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(os, "open", fail)
+
+
 async def _no_port(line: Line, _meter: VirtualMeter, patch: pytest.MonkeyPatch) -> None:
     link = Path(line.port)
     await line.unplug()
@@ -239,7 +247,8 @@ async def _busy(_line: Line, meter: VirtualMeter, _patch: pytest.MonkeyPatch) ->
     [
         (_missing, "port", "port_not_found_proxy"),
         pytest.param(_forbidden, "port", "port_permission", marks=pytest.mark.real_time),
-        pytest.param(_no_port, "port", "link_failed_adapter", marks=pytest.mark.real_time),
+        pytest.param(_no_port, "port", "not_a_serial_port", marks=pytest.mark.real_time),
+        pytest.param(_broken, "port", "link_failed_adapter", marks=pytest.mark.real_time),
         (_silent, "base", "no_answer_modbus"),
         (_garbled, "base", "garbled_answer_modbus"),
         (_stranger, "base", "not_a_klefr_meter"),
@@ -415,8 +424,14 @@ async def test_a_different_meter_is_refused(
             "baud_rate": baud_rate,
         }
         result = await submit(hass, result["flow_id"], data)
-    assert result["type"] is FlowResultType.ABORT
-    assert result["reason"] == "wrong_meter"
+    assert result["type"] is FlowResultType.MENU
+    assert result["step_id"] == "reach_other"
+    assert result["description_placeholders"] == {
+        "meter": loaded.title,
+        "found": "KLEFR 6934 22091040",
+        "port": "elsewhere",
+    }
+    assert result["menu_options"] == ["reach_replaced", "reach_modbus"]
     assert loaded.data == entry_data
     assert loaded.state is ConfigEntryState.LOADED
 
@@ -432,7 +447,7 @@ async def test_a_different_meter_on_the_same_port_is_refused_and_the_entry_put_b
     virtual_meter.serial_number = "22091040"
     result = await start_reconfigure(hass, loaded)
     result = await submit(hass, result["flow_id"], {**entry_data, "baud_rate": 1200})
-    assert result["reason"] == "wrong_meter"
+    assert result["step_id"] == "reach_other"
     assert loaded.data == entry_data
     assert loaded.state is ConfigEntryState.SETUP_RETRY
 

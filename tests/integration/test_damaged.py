@@ -1,6 +1,7 @@
 """Entries and files that somebody has damaged."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 import json
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,10 @@ async def test_damaged_entries_do_not_disturb_others(
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("fast", 10), (None, 10), ([], 10), (float("nan"), 5), (-1, 5), (1e300, 3600), (True, 10)],
+    [
+        *(("fast", 10), (None, 10), ([], 10), (True, 10)),
+        *((float("nan"), 5), (-1, 5), (0, 5), (1, 5), (4.9, 5), (1e300, 3600)),
+    ],
     ids=repr,
 )
 async def test_a_damaged_update_interval_is_replaced(
@@ -186,6 +190,7 @@ async def test_a_damaged_update_interval_is_replaced(
     hass.config_entries.async_update_entry(entry, options={"update_interval": value})
     assert await hass.config_entries.async_setup(entry.entry_id)
     assert entry.options == {"update_interval": seconds}
+    assert entry.runtime_data.readings.update_interval == timedelta(seconds=seconds)
 
 
 # What a file of a meter may hold: no JSON, no file of Home Assistant's, and no meaning.

@@ -192,6 +192,9 @@ async def test_what_is_no_tcp_port_is_explained(hass: HomeAssistant, port: Any) 
         ("/dev/tty USB0", "port_not_found_adapter"),
         ("/dev/ttyUSB٠", "port_not_found_adapter"),
         ("user@host", "port_not_found_adapter"),
+        ("/dev", "not_a_serial_port"),
+        ("/dev/null", "not_a_serial_port"),
+        ("/dev/null/port", "port_not_found_adapter"),
     ],
 )
 async def test_what_is_no_serial_port_is_explained(

@@ -384,6 +384,26 @@ async def test_without_acknowledgement_it_is_an_error_and_nothing_changes(
     assert virtual_meter.power_down_counter
 
 
+async def test_a_write_that_is_given_up_leaves_the_setting_unknown(
+    hass: HomeAssistant, loaded: MockConfigEntry, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    await select(hass, "tariff", "t2")
+
+    def give_up(frame: bytes) -> None:
+        # The command follows the selection or a request to read.
+        if frame[0] == 0x68 and frame[4] in (0x53, 0x73) and frame[6] == 0x51:
+            line.before_hearing = None
+            call.cancel()
+
+    line.before_hearing = give_up
+    call = asyncio.create_task(select(hass, "tariff", "t1"))
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.sleep(5)
+    assert virtual_meter.tariff is Tariff.T1
+    assert state(hass, Platform.SELECT, "tariff") == STATE_UNKNOWN
+
+
 async def test_a_locked_calculation_code_is_an_error(
     hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 import serialx
 
+from custom_components.klefr import port_users
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.shared_buses import DATA_BUSES
 from simulator import mbus, modbus
@@ -215,6 +216,27 @@ async def test_who_has_the_port_is_named(hass: HomeAssistant, line: Line) -> Non
     assert result["errors"] == {"port": "port_in_use_by"}
     assert result["description_placeholders"]["users"] == "Zigbee stick (zha)"
     other.close()
+
+
+async def test_who_has_the_port_is_named_whatever_name_it_has_there(
+    hass: HomeAssistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_users, "DEVICES", f"{tmp_path}/")
+    adapter = tmp_path / "ttyUSB0"
+    adapter.touch()
+    by_id = tmp_path / "usb-FTDI-if00"
+    by_id.symlink_to(adapter)
+    unplugged = tmp_path / "usb-gone-if00"
+    unplugged.symlink_to(tmp_path / "ttyUSB1")
+    for title, path in (
+        *(("Zigbee", by_id), ("Other", unplugged), ("Odd", f"{tmp_path}/tty\0USB0")),
+        *(("Long", f"{tmp_path}/{'x' * 10_000}"), ("Text", "ttyUSB0")),
+    ):
+        MockConfigEntry(domain="zha", title=title, data={"path": str(path)}).add_to_hass(hass)
+    for port in (adapter, by_id):
+        assert port_users.async_port_users(hass, str(port)) == ["Zigbee (zha)"]
+    assert port_users.async_port_users(hass, str(unplugged)) == ["Other (zha)"]
+    assert port_users.async_port_users(hass, "virtual://meter") == []
 
 
 @pytest.fixture

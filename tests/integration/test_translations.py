@@ -15,8 +15,8 @@ import custom_components.klefr as integration
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.button import BUTTONS
 from custom_components.klefr.config_flow import KlefrConfigFlow
-from custom_components.klefr.coordinator import ISSUE_WRONG_METER
 from custom_components.klefr.entity import ATTR_NOTE, Note
+from custom_components.klefr.flow_base import KlefrFlow
 from custom_components.klefr.flow_communication import CommunicationSteps
 from custom_components.klefr.flow_schemas import (
     GATEWAY,
@@ -29,11 +29,20 @@ from custom_components.klefr.flow_schemas import (
     search_form,
 )
 from custom_components.klefr.flow_search import SearchSteps
-from custom_components.klefr.meter import BaudRate, Counter, Parity, Protocol
+from custom_components.klefr.meter import (
+    MODBUS_ADDRESSES,
+    PRIMARY_ADDRESSES,
+    BaudRate,
+    Counter,
+    Parity,
+    Protocol,
+)
 from custom_components.klefr.number import NUMBERS
+from custom_components.klefr.repairs import WrongMeterFlow
 from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import SENSORS
 from custom_components.klefr.service_values import FIELDS, Action
+from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
 
 FOLDER = Path(integration.__file__).parent
 SERVICES: dict[str, Any] = load_yaml_dict(str(FOLDER / "services.yaml"))
@@ -95,9 +104,8 @@ def test_every_note_has_words_where_it_is_shown() -> None:
 def test_every_issue_has_words() -> None:
     assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
     for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}
         fields = {field for text in texts(issue) for _, field, _, _ in Formatter().parse(text)}
-        assert fields - {None} <= {"address", "port", "expected", "found"}
+        assert fields - {None} <= {"address", "port", "expected", "found", "error", "meters"}
 
 
 def test_state_names_are_what_home_assistant_takes_as_keys() -> None:
@@ -216,13 +224,19 @@ def test_every_field_of_a_search_is_named_and_explained(prefix: str, protocol: P
 
 
 @pytest.mark.parametrize("port", ["/dev/ttyUSB0", "socket://gateway:502"])
-def test_every_field_of_a_change_is_named_and_explained(port: str) -> None:
-    strings = STRINGS["config"]["step"]["change"]
-    fields = {field for protocol in Protocol for field in change_form(protocol, port)}
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_field_of_a_change_is_named_and_explained(protocol: Protocol, port: str) -> None:
+    mbus = protocol is Protocol.MBUS
+    strings = STRINGS["config"]["step"]["change_mbus" if mbus else "change_modbus"]
+    form = change_form(protocol, port)
     assert strings["data"].keys() == strings["data_description"].keys()
-    assert fields - strings["data"].keys() == set()
-    if port.startswith("/"):
-        assert strings["data"].keys() == fields
+    assert form.keys() <= strings["data"].keys()
+    if port.startswith("/") and protocol is not Protocol.MODBUS_TCP:
+        assert strings["data"].keys() == form.keys()
+    # What the other protocol allows is not mentioned.
+    addresses = PRIMARY_ADDRESSES if mbus else MODBUS_ADDRESSES
+    assert f"{addresses[0]} to {addresses[-1]}" in strings["data_description"]["address"]
+    assert "bus:" not in json.dumps(strings["data_description"])
 
 
 def test_the_options_are_named_and_explained() -> None:
@@ -236,13 +250,15 @@ def test_every_step_of_the_flow_has_its_words() -> None:
         for name in vars(KlefrConfigFlow).keys()
         | vars(SearchSteps).keys()
         | vars(CommunicationSteps).keys()
+        | vars(KlefrFlow).keys()
         if name.startswith("async_step_")
     }
     # These show the words of other steps, progress or how the flow ended.
     unnamed = {
         *("integration_discovery", "communication", "changing", "changed", "not_changed"),
         *("searching", "reach_searching", "search_failed", "reach_found", "nothing_found"),
-        *("search", "search_all", "search_on"),
+        "reach_replaced",
+        *("search", "search_all", "search_on", "change", "meter_deleted"),
     }
     assert STRINGS["config"]["step"].keys() == steps - unnamed
     for name, step in STRINGS["config"]["step"].items():
@@ -259,14 +275,15 @@ def test_every_dialog_about_a_known_meter_names_it() -> None:
         *(
             step["description"]
             for name, step in config["step"].items()
-            if name.startswith("reach") or name in ("reconfigure", "change", "shared_bus")
+            if name.startswith("reach")
+            or name in ("reconfigure", "change_modbus", "change_mbus", "shared_bus")
         ),
         *(text for name, text in config["progress"].items() if name.startswith("reach_")),
         *(config["progress"][name] for name in ("communication", "changing")),
         *(
             config["abort"][name]
             for name in (
-                *("already_configured", "wrong_meter", "reconfigure_successful"),
+                *("already_configured", "wrong_meter", "reconfigure_successful", "replaced"),
                 *("changed", "nothing_to_change"),
             )
         ),
@@ -289,4 +306,15 @@ def test_every_choice_is_named() -> None:
 def test_every_repair_has_its_words() -> None:
     assert STRINGS["issues"].keys() == {ISSUE_WRONG_METER}
     for issue in STRINGS["issues"].values():
-        assert issue.keys() == {"title", "description"}
+        assert issue.keys() in ({"title", "description"}, {"title", "fix_flow"})
+    fix_flow = STRINGS["issues"][ISSUE_WRONG_METER]["fix_flow"]
+    steps = {
+        name.removeprefix("async_step_")
+        for name in vars(WrongMeterFlow)
+        if name.startswith("async_step_")
+    }
+    # The others show no form.
+    assert fix_flow["step"].keys() == {"init"}
+    menu = fix_flow["step"]["init"]
+    assert menu["menu_options"].keys() == menu["menu_option_descriptions"].keys()
+    assert menu["menu_options"].keys() == steps - {"init"}

@@ -15,10 +15,13 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import custom_components.klefr as integration
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.entry_errors import (
+    AlreadyAddedError,
     DamagedEntryError,
     NotPutBackError,
     NotSetAsideError,
     NotYetError,
+    OldMeterAnswersError,
+    ThirdMeterAnswersError,
 )
 from custom_components.klefr.meter import (
     AddressTakenError,
@@ -76,7 +79,7 @@ HERE: Final = Communication(address=1, baud_rate=BaudRate.B9600, parity=Parity.E
 THERE: Final = Communication(address=17, baud_rate=BaudRate.B1200, parity=Parity.EVEN)
 
 # What only a serial port, or only a host on the network, can have.
-ONLY_SERIAL: Final = {"port_not_found", "port_permission", "port_in_use"}
+ONLY_SERIAL: Final = {"port_not_found", "not_a_serial_port", "port_permission", "port_in_use"}
 ONLY_NETWORK: Final = {"host_not_found", "host_refused", "host_silent"}
 
 
@@ -105,6 +108,8 @@ def settings_in_use(**used: Any) -> Callable[[Protocol, str], KlefrError]:
 DETAILED: Final[list[Callable[[], KlefrError]]] = [
     lambda: RefusedError(6),
     lambda: WrongMeterError(expected="22091039", found="22091040"),
+    lambda: AlreadyAddedError(meter="KLEFR 6934 22091039", holder="KLEFR 6934 22091040"),
+    lambda: OldMeterAnswersError("KLEFR 6934 22091039"),
     lambda: InvalidValueError(Setting.LCD_CYCLE_TIME, 99),
     lambda: NotAcceptedError(Setting.TARIFF, written=Tariff.T2, found=Tariff.T1),
     lambda: NotAcceptedError(Setting.TARIFF, written=Tariff.T2, found=None),
@@ -123,7 +128,7 @@ DETAILED: Final[list[Callable[[], KlefrError]]] = [
 ]
 PLAIN: Final = [
     error
-    for error in (*vars(errors).values(), DamagedEntryError)
+    for error in (*vars(errors).values(), DamagedEntryError, ThirdMeterAnswersError)
     if isinstance(error, type)
     and issubclass(error, KlefrError)
     and hasattr(error, "key")
@@ -144,7 +149,7 @@ def cases() -> Iterator[tuple[Protocol, str, KlefrError]]:
             yield protocol, port, make()
         for plain in PLAIN:
             impossible = ONLY_NETWORK if port == SERIAL else set()
-            impossible = {"port_permission", "port_in_use"} if port == PROXY else impossible
+            impossible = ONLY_SERIAL - {"port_not_found"} if port == PROXY else impossible
             impossible = ONLY_SERIAL if port == GATEWAY else impossible
             if plain.key not in impossible:
                 yield protocol, port, plain("English text that no user may see")
@@ -331,7 +336,11 @@ DIFFERENT_AT_A_FORM: Final = {"wrong_meter", "not_ready"}
 
 
 def test_one_error_has_the_same_words_everywhere() -> None:
-    for kind in ("error", "abort"):
-        for key, text in STRINGS["config"][kind].items():
+    repairs = [issue.get("fix_flow", {}) for issue in STRINGS["issues"].values()]
+    for texts_of_errors in (
+        *(STRINGS["config"][kind] for kind in ("error", "abort")),
+        *(fix_flow.get("abort", {}) for fix_flow in repairs),
+    ):
+        for key, text in texts_of_errors.items():
             if key in EXCEPTIONS and key not in {*Problem, *DIFFERENT_AT_A_FORM}:
                 assert text == EXCEPTIONS[key]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from homeassistant.config_entries import ConfigEntryState
+from homeassistant.config_entries import ConfigEntryDisabler, ConfigEntryState
 from homeassistant.const import STATE_UNAVAILABLE, Platform
 from homeassistant.core import Event, EventStateChangedData, HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
@@ -158,13 +158,29 @@ async def test_nothing_is_set_on_another_meter(
     assert virtual_meter.tariff == 1
 
 
-async def test_the_report_goes_with_the_entry(
-    hass: HomeAssistant, loaded: MockConfigEntry, virtual_meter: VirtualMeter
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+async def test_the_repair_goes_with_the_entry(
+    hass: HomeAssistant,
+    entry: MockConfigEntry,
+    virtual_meter: VirtualMeter,
+    how: str,
+    started: bool,
 ) -> None:
+    if started:
+        assert await hass.config_entries.async_setup(entry.entry_id)
     virtual_meter.serial_number = OTHER
-    await wait(hass)
+    if started:
+        await wait(hass)
+    else:
+        await hass.config_entries.async_setup(entry.entry_id)
     assert ir.async_get(hass).issues
-    await hass.config_entries.async_unload(loaded.entry_id)
+    await hass.config_entries.async_reload(entry.entry_id)
+    assert ir.async_get(hass).issues
+    if how == "disabled":
+        await hass.config_entries.async_set_disabled_by(entry.entry_id, ConfigEntryDisabler.USER)
+    else:
+        await hass.config_entries.async_remove(entry.entry_id)
     assert not ir.async_get(hass).issues
 
 
@@ -183,9 +199,12 @@ async def test_an_entry_that_starts_with_another_meter_goes_on_trying(
     assert not hass.states.async_entity_ids()
     await wait(hass, seconds=60)
     assert entry.state is ConfigEntryState.SETUP_RETRY
+    # A meter that was replaced while Home Assistant was off is reported too.
+    assert bool(ir.async_get(hass).issues) is (number == OTHER)
     virtual_meter.serial_number = SERIAL_NUMBER
     await wait(hass, seconds=60)
     assert entry.state is ConfigEntryState.LOADED
+    assert not ir.async_get(hass).issues
 
 
 async def test_a_meter_that_starts_is_unavailable_until_it_says_who_it_is(

@@ -7,9 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-import gc
 import json
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -274,22 +272,3 @@ async def test_polls_that_take_longer_than_the_interval_still_say_the_truth(mode
             assert not verdict.suspect
             assert set(verdict.decisions.values()) <= {Decision.STEADY, Decision.PLAUSIBLE}
         assert await home.polls_truly()
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@both
-async def test_ten_thousand_polls_leave_nothing_behind(model: str) -> None:
-    counts: list[tuple[int, int, int]] = []
-    async with polled(model) as home:
-        for number in range(10_001):
-            await home.poll()
-            if number in {1000, 10_000}:
-                home.line.requests.clear()
-                gc.collect()
-                counts.append((len(gc.get_objects()), len(asyncio.all_tasks()), open_files()))
-    [first, last] = counts
-    assert last[0] - first[0] < 100
-    assert last[1:] == first[1:]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from custom_components.klefr.meter import (
+    CalculationCode,
     MBusBus,
     Meter,
     ModbusBus,
@@ -105,6 +106,21 @@ async def test_a_second_reading_that_fails_takes_nothing_back(
     assert verdict.suspect
     with pytest.raises(WrongMeterError):
         await polls(reader, 1)
+
+
+@pytest.mark.parametrize("virtual_meter", ["6934"], indirect=True)
+async def test_a_code_that_is_misread_once_is_not_believed_later(
+    meter: Meter, reader: GuardedReader, virtual_meter: VirtualMeter
+) -> None:
+    reader.assume_code(CalculationCode.FORWARD)
+    await reader.read(meter.quantities)
+    virtual_meter.overrides[0x400F] = CalculationCode.REVERSE
+    assert (await reader.read(meter.quantities)).suspect
+    virtual_meter.overrides.clear()
+    # These are read without the code.
+    [verdict] = await polls(reader, 1)
+    assert not verdict.suspect
+    assert verdict.decisions[TOTAL] in (Decision.STEADY, Decision.PLAUSIBLE)
 
 
 async def test_a_surprise_is_not_left_alone_for_longer_than_answers_belong_together(

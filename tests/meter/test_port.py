@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import termios
 
 import pytest
 import serialx
@@ -13,6 +14,7 @@ from custom_components.klefr.meter import (
     HostSilentError,
     LinkError,
     ModbusTcpBus,
+    NotASerialPortError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
@@ -47,6 +49,10 @@ async def test_a_gateway_that_is_off_refuses_the_connection(virtual_meter: Virtu
         (PROXY, serialx.SerialException(""), LinkError),
         (SERIAL, TimeoutError(), LinkError),
         (SERIAL, FileNotFoundError(errno.ENOENT, ""), PortNotFoundError),
+        (SERIAL, NotADirectoryError(errno.ENOTDIR, ""), PortNotFoundError),
+        (SERIAL, IsADirectoryError(errno.EISDIR, ""), NotASerialPortError),
+        (SERIAL, OSError(errno.ENOTTY, ""), NotASerialPortError),
+        (SERIAL, termios.error(errno.ENOTTY, ""), NotASerialPortError),
         (SERIAL, PermissionError(errno.EACCES, ""), PortPermissionError),
         (SERIAL, OSError(errno.EBUSY, ""), PortInUseError),
         (SERIAL, OSError(errno.EIO, ""), LinkError),

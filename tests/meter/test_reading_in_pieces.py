@@ -89,8 +89,8 @@ async def test_what_was_learned_is_used_the_next_time(
     reads(line)
     meter = await ModbusMeter.identify(bus, 1, memory=memory)
     await meter.read(meter.quantities)
-    # The serial number, the rest of who it is, and the map.
-    assert len(reads(line)) == 1 + 2 + 5
+    # The serial number, the rest of who it is, its currents once more, and the map.
+    assert len(reads(line)) == 1 + 2 + 2 + 5
 
 
 async def test_other_firmware_is_read_in_one_piece_again(

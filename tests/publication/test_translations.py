@@ -141,7 +141,7 @@ def test_every_text_is_one_that_hassfest_takes(file: Path) -> None:
             assert not fields(text), path
 
 
-SECTIONS = {"config", "entity", "exceptions", "issues", "options", "selector", "services"}
+SECTIONS = {"common", "config", "entity", "exceptions", "issues", "options", "selector", "services"}
 FORM = {"step", "error", "abort", "progress", "create_entry", "flow_title"}
 STEP = {
     *("title", "description", "data", "data_description", "submit", "sections"),

@@ -26,6 +26,12 @@ class PortNotFoundError(LinkError):
     key = "port_not_found"
 
 
+class NotASerialPortError(LinkError):
+    """What is at the port's name is a folder, a file or another device."""
+
+    key = "not_a_serial_port"
+
+
 class PortPermissionError(LinkError):
     """The user of this process has no permission to open the serial port."""
 
@@ -121,7 +127,8 @@ class WrongMeterError(KlefrError):
 
     def __init__(self, *, expected: str, found: str) -> None:
         """Keep the serial numbers of both meters."""
-        super().__init__(f"Expected meter {expected}, found meter {found}")
+        # The text may get into a log, where serial numbers do not belong.
+        super().__init__("A different meter answers")
         self.expected = expected
         self.found = found
 

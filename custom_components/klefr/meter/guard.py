@@ -279,11 +279,18 @@ def _is_near(new: int, old: int, power: float, seconds: float) -> bool:
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
-def _is_nearer(new: int, doubt: Doubt, old: int, now: Moment) -> bool:
-    """Tell whether a value goes on with what was held, not with the last good one."""
-    if doubt.value is None or now.monotonic - doubt.at.monotonic > LONGEST_SILENCE:
+def _goes_on(
+    quantity: Quantity, new: int, doubt: Doubt, old: int, now: Moment, limits: Limits
+) -> bool:
+    """Return whether a value goes on with what was said twice, not with the last good one."""
+    seconds = now.monotonic - doubt.at.monotonic
+    if doubt.value is None or doubt.answers == 1 or seconds > LONGEST_SILENCE:
         return False
-    return abs(new - _steps(doubt.value)) < abs(new - old)
+    held = _steps(doubt.value)
+    if new < held and quantity not in TOTALS:
+        return False
+    near = _is_near(new, held, _power_through(quantity, limits.confirmed, limits), seconds)
+    return near and abs(new - held) < abs(new - old)
 
 
 def _is_newer(moment: Moment, accepted: Accepted | None) -> bool:
@@ -307,7 +314,7 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
-    if doubt and doubt.jumped and _is_nearer(new, doubt, old, now):
+    if doubt and doubt.jumped and _goes_on(quantity, new, doubt, old, now, limits):
         # It does not become possible by waiting.
         return Decision.JUMPED
     longest = now.wall - last.wall
@@ -437,8 +444,8 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
-    if said.broken - doubt.broken:
-        # It breaks a relation that held: this is damage, not the surprise that stayed.
+    if said.broken - doubt.broken or (doubt.answers == 1 and doubt.broken - said.broken):
+        # One of the two breaks what held in the other: it is damaged.
         return False
     new, old = _steps(said.value), _steps(doubt.value)
     fallen = new < old and quantity not in TOTALS
@@ -519,30 +526,28 @@ def _settle(
         return _Outcome(
             decision=Decision.PERSISTENT,
             accepted=accepted,
-            # It is believed now, so it is no damage any more.
-            doubt=waiting and replace(waiting, damaged=False, jumped=False),
-            counted=_steps(accepted.value) - _start(quantity, row.first, row.since, last, limits),
+            # It is believed now, so it is no damage any more, and what it broke is not checked.
+            doubt=waiting and replace(waiting, damaged=False, jumped=False, broken=frozenset()),
+            counted=_steps(accepted.value) - _start(quantity, row, last, limits),
             broken=held.broken,
         )
     return _Outcome(decision=_reason_to_hold(found, broken), doubt=held)
 
 
-def _start(
-    quantity: Quantity, first: float, since: float, last: Accepted | None, limits: Limits
-) -> int:
+def _start(quantity: Quantity, row: Doubt, last: Accepted | None, limits: Limits) -> int:
     """Return the steps that a surprise which stays counts from.
 
     A counter that has fallen to what can have flowed since the last good value counts from zero.
     """
-    steps = _steps(first)
-    if last is None or abs(steps) > abs(steps - _steps(last.value)):
-        return steps
-    seconds = 0.0 if last.monotonic is None else since - last.monotonic
-    return (
-        0
-        if _is_near(steps, 0, _power_through(quantity, limits.at_once, limits), seconds)
-        else steps
+    first = _steps(row.first or 0)
+    if last is None or abs(first) > abs(first - _steps(last.value)):
+        return first
+    ago = row.at.monotonic - row.since
+    seconds = (
+        row.at.wall - ago - last.wall if last.monotonic is None else row.since - last.monotonic
     )
+    power = _power_through(quantity, limits.at_once, limits)
+    return 0 if _is_near(first, 0, power, max(seconds, 0)) else first
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:

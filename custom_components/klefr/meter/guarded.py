@@ -24,7 +24,7 @@ class GuardedReader:
         self._reset: Moment | None = None
 
     def assume_code(self, code: CalculationCode | None) -> None:
-        """Judge by this calculation code until the meter reports one."""
+        """Judge by this calculation code the readings that do not hold one themselves."""
         self._code = code
 
     def expect_reset(self) -> None:
@@ -54,14 +54,13 @@ class GuardedReader:
 
     async def _read_once(self, quantities: Collection[Quantity]) -> Verdict:
         reading = await self._meter.read_along(quantities)
-        if reading.calculation_code is not None:
-            self._code = reading.calculation_code
         verdict = judge(
             self.memory,
             reading.values,
             now=self._clock(),
             limits=limits_of(self._meter.identity),
-            code=self._code,
+            # A code that was misread once counts for nothing but its own reading.
+            code=reading.calculation_code or self._code,
             reset=self._reset,
             spread=reading.spread,
         )

@@ -15,6 +15,7 @@ from .errors import (
     HostRefusedError,
     HostSilentError,
     LinkError,
+    NotASerialPortError,
     PortInUseError,
     PortNotFoundError,
     PortPermissionError,
@@ -25,6 +26,8 @@ OPEN_TIMEOUT: Final = 10.0
 """Seconds."""
 
 UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+
+NO_SERIAL_PORT: Final = frozenset({errno.EISDIR, errno.ENOTTY})
 
 PARITIES: Final = {
     Parity.EVEN: serialx.Parity.EVEN,
@@ -70,7 +73,9 @@ def _failure(link: SerialLink, err: Exception) -> LinkError:
             return HostSilentError(f"{link.port} does not answer")
         case OSError() if err.errno in UNREACHABLE:
             return HostSilentError(f"{link.port} cannot be reached")
-        case FileNotFoundError():
+        case OSError() | termios.error() if err.args and err.args[0] in NO_SERIAL_PORT:
+            return NotASerialPortError(f"{link.port} is not a serial port")
+        case FileNotFoundError() | NotADirectoryError():
             return PortNotFoundError(f"{link.port} does not exist")
         case PermissionError():
             return PortPermissionError(f"There is no permission to open {link.port}")

@@ -127,6 +127,9 @@ def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
         parts = _energies((direction,), (kind,), columns)
         if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
             found |= {whole, *parts}
+    # Totals may fall: what swaps them leaves their sum as it is.
+    for total in found & TOTALS:
+        found |= {Quantity(total.replace("total", direction)) for direction in DIRECTIONS}
     if COUNTER in wanted:
         found |= {FORWARD, *_energies(("forward",), ("active_energy",), TARIFFS)}
     return frozenset(found)

@@ -225,7 +225,7 @@ class ModbusMeter(Meter):
     @override
     async def lock_calculation_code(self, serial_number: str) -> None:
         if serial_number != self.identity.serial_number:
-            raise WrongConfirmationError(f"The meter is {self.identity.serial_number}")
+            raise WrongConfirmationError("The meter has another serial number")
         await self._set(Setting.CALCULATION_CODE, LOCKED_CODE)
 
     @override

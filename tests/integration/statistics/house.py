@@ -17,6 +17,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components.recorder import CONF_COMMIT_INTERVAL, Recorder, get_instance
 from homeassistant.components.recorder.statistics import statistics_during_period
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import Platform
 from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr, entity_registry as er
@@ -27,8 +28,6 @@ from custom_components.klefr.const import DOMAIN, EVENT_STATISTICS_CORRECTED
 from simulator.meter import Count, Energy, VirtualMeter
 from simulator.virtual_time import VirtualTimeLoop
 
-from . import SERIAL_NUMBER
-
 START = datetime(2026, 3, 2, 10, tzinfo=UTC)
 """A full hour, at which a house has its first statistics."""
 PERIOD = timedelta(minutes=5)
@@ -36,6 +35,9 @@ COMPILED = timedelta(seconds=10.5)
 """When Home Assistant has begun to compile a period that is over."""
 NEAR = 0.02
 """KWh. The first and the last value are rounded, and so are those before and after a leap."""
+
+ROUNDING = 0.0101
+"""KWh. The Modbus registers are rounded, those of M-Bus are cut off."""
 
 type Period = Literal["5minute", "hour"]
 type RecorderSetup = Callable[..., AbstractAsyncContextManager[Recorder]]
@@ -168,8 +170,23 @@ class House:
         }
 
     async def load(self) -> None:
-        assert await self.hass.config_entries.async_setup(self.entry.entry_id)
+        """Set the meter up, or let Home Assistant try it again later."""
+        await self.hass.config_entries.async_setup(self.entry.entry_id)
         await self.hass.async_block_till_done()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.entry.state is ConfigEntryState.LOADED
+
+    @property
+    def shows_the_truth(self) -> bool:
+        """Whether every energy is what the meter has in its registers."""
+        readings = self.entry.runtime_data.readings.data
+        return all(
+            key not in readings
+            or (readings[key] is not None and abs(readings[key] - energy) < ROUNDING)
+            for key, energy in energies(self.meter).items()
+        )
 
     async def unload(self) -> None:
         await self.hass.config_entries.async_unload(self.entry.entry_id)
@@ -213,7 +230,7 @@ class House:
             for key in energies(self.meter)
             if (
                 statistic_id := registry.async_get_entity_id(
-                    Platform.SENSOR, DOMAIN, f"{SERIAL_NUMBER}_{key}"
+                    Platform.SENSOR, DOMAIN, f"{self.meter.serial_number}_{key}"
                 )
             )
         }
@@ -266,9 +283,10 @@ class House:
 
 @asynccontextmanager
 async def recorded(hass: HomeAssistant, setup: RecorderSetup, **config: Any) -> AsyncIterator[None]:
-    """Give Home Assistant a recorder."""
+    """Give Home Assistant a recorder that keeps energies."""
     with standing_time():
-        recorder = setup(hass, {CONF_COMMIT_INTERVAL: 60, **config})
+        only = {"include": {"entity_globs": ["sensor.*_energy*", "sensor.*_counter"]}}
+        recorder = setup(hass, {CONF_COMMIT_INTERVAL: 60, **only, **config})
         await recorder.__aenter__()
     try:
         yield

@@ -1,7 +1,7 @@
 """Energy in Home Assistant's own statistics: what flowed, whatever the meter's values do."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from itertools import cycle
@@ -14,8 +14,8 @@ from homeassistant.components.logbook.helpers import async_determine_event_types
 from homeassistant.components.logbook.processor import EventProcessor
 from homeassistant.components.recorder import get_instance
 from homeassistant.core import CoreState, HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import entity_registry as er
-from homeassistant.helpers.entity import Entity
 from homeassistant.loader import DATA_CUSTOM_COMPONENTS
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
@@ -26,19 +26,16 @@ from pytest_homeassistant_custom_component.common import (
     mock_component,
 )
 
-from custom_components.klefr.const import CONF_UPDATE_INTERVAL, DOMAIN
+from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import Decision, Jump, Quantity
 from custom_components.klefr.statistics import jumps_from_json, jumps_to_json, with_jumps
 from custom_components.klefr.stores import energies_store
-from simulator import mbus, modbus
-from simulator.line import Line
 from simulator.meter import CalculationCode, VirtualMeter
 
-from . import SERIAL_NUMBER
+from .. import SERIAL_NUMBER
+from ..test_settings import press, select
 from .house import START, House, MeterClock, RecorderSetup, energies, recorded, wall_clock
-from .test_settings import press, select
 
-PORT = "virtual://meter"
 OBJECT_ID = f"klefr_6934_{SERIAL_NUMBER}"
 SENSOR = f"sensor.{OBJECT_ID}"
 CODES = (
@@ -48,102 +45,6 @@ CODES = (
     CalculationCode.FORWARD,
 )
 CODE_DEPENDENT = [quantity for quantity in Quantity if "total" in quantity]
-
-
-@pytest.fixture(params=["modbus", "mbus"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    protocol: str = request.param
-    return protocol
-
-
-@pytest.fixture
-def meter_clock() -> MeterClock:
-    return MeterClock()
-
-
-@pytest.fixture
-def virtual_meter(protocol: str, meter_clock: MeterClock) -> VirtualMeter:
-    """A meter with so much load that energy which is not counted shows."""
-    model = "6934" if protocol == "modbus" else "6933"
-    return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, clock=meter_clock, speed=5)
-
-
-@pytest.fixture
-async def line(protocol: str, virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, virtual=PORT) as line:
-        yield line
-
-
-@pytest.fixture
-def entry(
-    hass: HomeAssistant, protocol: str, virtual_meter: VirtualMeter, line: Line
-) -> MockConfigEntry:
-    entry = MockConfigEntry(
-        domain=DOMAIN,
-        unique_id=SERIAL_NUMBER,
-        data={
-            "port": line.port,
-            "protocol": protocol,
-            "address": virtual_meter.address,
-            "baud_rate": 9600,
-            "parity": "even",
-        },
-        options={CONF_UPDATE_INTERVAL: 20},
-    )
-    entry.add_to_hass(hass)
-    return entry
-
-
-@pytest.fixture(autouse=True)
-def _all_enabled() -> Iterator[None]:
-    with patch.object(Entity, "entity_registry_enabled_default", True):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _no_sql_in_the_log() -> None:
-    logging.getLogger("sqlalchemy.engine").setLevel(logging.WARNING)
-
-
-@pytest.fixture
-def enable_statistics() -> bool:
-    return True
-
-
-@pytest.fixture
-def persistent_database() -> bool:
-    """A database in memory could not be read while something waits to be written."""
-    return True
-
-
-@pytest.fixture
-def enable_missing_statistics() -> bool:
-    return True
-
-
-@pytest.fixture
-async def empty_house(
-    hass: HomeAssistant,
-    entry: MockConfigEntry,
-    virtual_meter: VirtualMeter,
-    meter_clock: MeterClock,
-    async_test_recorder: RecorderSetup,
-    recorder_config: dict[str, Any] | None,
-) -> AsyncIterator[House]:
-    """A house at ten o'clock, in which the meter is not set up yet."""
-    with wall_clock(START):
-        async with recorded(hass, async_test_recorder, **(recorder_config or {})):
-            house = House(hass, entry, virtual_meter, meter_clock)
-            yield house
-            await house.unload()
-
-
-@pytest.fixture
-async def house(empty_house: House) -> House:
-    await empty_house.load()
-    empty_house.meter_clock.start()
-    return empty_house
 
 
 async def action(house: House, name: str, **values: Any) -> None:
@@ -259,7 +160,7 @@ async def test_entities_may_be_changed_meanwhile(empty_house: House) -> None:
     choose_unit("total_active_energy_t1", "Wh")
     choose_unit("total_reactive_energy_t1", "varh")
     registry.async_update_entity(
-        sensor("total_active_energy_t2"), new_entity_id="sensor.night_balance"
+        sensor("total_active_energy_t2"), new_entity_id="sensor.night_energy"
     )
     disable("total_active_energy_l1", er.RegistryEntryDisabler.USER)
     await house.until(32)
@@ -275,6 +176,33 @@ async def test_entities_may_be_changed_meanwhile(empty_house: House) -> None:
     assert "total_active_energy_l3" not in counted
     assert len({each["quantity"] for each in house.corrections}) == 10
     assert len(house.corrections) == 10
+    assert not await pending(house)
+
+
+@pytest.mark.parametrize("most", [100, 90000])
+async def test_a_new_meter_goes_on_where_the_old_one_ended(house: House, most: float) -> None:
+    """Whether it has counted less or more."""
+    hass, new = house.hass, "87654321"
+    assert await async_setup_component(hass, "repairs", {})
+    await house.until(11)
+    await house.poll()
+    ids = set(er.async_get(hass).entities)
+    with house.leap():
+        house.meter.serial_number = new
+        house.clear_meter()
+        house.meter.add_energy(l1=most, l2=most / 2, l3=-most / 3)
+    house.meter_clock.stop()
+    await house.poll()
+    flows = hass.data["repairs"]["flow_manager"]
+    issue = {"issue_id": f"wrong_meter_{house.entry.entry_id}"}
+    menu = await flows.async_init(DOMAIN, data=issue)
+    result = await flows.async_configure(menu["flow_id"], {"next_step_id": "replaced"})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    house.meter_clock.start()
+    await house.until(47)
+    assert not await house.miscounted()
+    assert set(er.async_get(hass).entities) == ids
+    assert {each["reason"] for each in house.corrections} == {Decision.REPLACED}
     assert not await pending(house)
 
 

@@ -1,0 +1,1 @@
+"""Statistics with the real recorder, in virtual time."""
