@@ -53,6 +53,12 @@ def demo_lines(clock: Clock) -> list[DemoLine]:
                     ),
                     form={},
                 ),
+                DemoMeter(
+                    virtual=VirtualMeter(
+                        serial_number="22091204", model="pro1", address=20, seed=5
+                    ),
+                    form={},
+                ),
             ),
         ),
         DemoLine(

@@ -1,4 +1,4 @@
-"""Play a KLEFR meter on a pseudo-terminal or behind a TCP gateway."""
+"""Play a KLEFR or PRO380 meter on a pseudo-terminal or behind a TCP gateway."""
 
 import argparse
 import asyncio
@@ -9,10 +9,11 @@ from pathlib import Path
 import re
 import signal
 import sys
+from threading import Thread
 import time
 from typing import Any
 
-from . import mbus, modbus
+from . import feed, mbus, modbus
 from .line import Line
 from .mbus import PRIMARY_ADDRESSES
 from .meter import BAUD_RATES, CalculationCode, Model, Parity, VirtualMeter
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="Modbus only: serve these registers instead of a house",
     )
+    meter.add_argument(
+        "--live",
+        action="store_true",
+        default=None,
+        help="Modbus only: show what comes on standard input, a JSON object a line, such as"
+        ' {"0x5012": -1.25, "L1 current": 5.4}',
+    )
     meter.add_argument("--speed", type=_speed, default=1.0, help="how much faster its clock runs")
     meter.add_argument("--seed", type=int, default=1, help="another house for every number")
 
@@ -146,17 +154,39 @@ def _serve(meter: VirtualMeter, arguments: argparse.Namespace) -> AbstractAsyncC
     return modbus.serve(meter, parity=arguments.parity, framing=framing, **line)
 
 
+def _show(meter: VirtualMeter, line: str) -> None:
+    try:
+        feed.show(meter, line)
+    except ValueError as error:
+        print(f"simulator: {line.strip()}: {error}", file=sys.stderr, flush=True)
+
+
+def _follow_input(meter: VirtualMeter) -> None:
+    """Show what comes on standard input. What came last stays when it ends."""
+    loop = asyncio.get_running_loop()
+
+    def follow() -> None:
+        for line in sys.stdin:
+            if line.strip():
+                loop.call_soon_threadsafe(_show, meter, line)
+
+    # Nothing can interrupt a thread that waits for input.
+    Thread(target=follow, daemon=True).start()
+
+
 async def _run(arguments: argparse.Namespace) -> None:
     meter = _meter(arguments)
     stop = asyncio.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     async with _serve(meter, arguments) as line:
+        if arguments.live:
+            _follow_input(meter)
         address = f"address {meter.address}"
         if meter.model.speaks_mbus:
             address = f"primary {address}, secondary address {meter.secondary_address}"
         print(
-            f"KLEFR {meter.model} {meter.serial_number} is ready on {line.port}: "
+            f"{meter.model.printed} {meter.serial_number} is ready on {line.port}: "
             f"{address}, {meter.baud_rate} baud, 8{meter.parity}1",
             flush=True,
         )
@@ -171,7 +201,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.model = Model(arguments.model or ("6933" if speaks_mbus else "6934"))
     if arguments.model.speaks_mbus is not speaks_mbus:
         parser.error(f"a {arguments.model} does not speak {arguments.protocol}")
-    for name in ("parity", "framing", "registers") if speaks_mbus else ("secondary_address",):
+    for name in (
+        ("parity", "framing", "registers", "live") if speaks_mbus else ("secondary_address",)
+    ):
         if getattr(arguments, name) is not None:
             parser.error(f"--{name.replace('_', '-')} is not for {arguments.protocol}")
     addresses = PRIMARY_ADDRESSES if speaks_mbus else ADDRESSES

@@ -30,7 +30,6 @@ LONG_OVERHEAD = 6
 SHORTEST_CONTENT = 3  # of a long frame
 FRAME_COUNT_BIT = 0x20
 
-VERSION = 1
 ELECTRICITY = 2
 STATUS_OK = 0
 STATUS_ERROR = 2
@@ -137,6 +136,7 @@ RECORDS = tuple(
 )
 """What a readout's records begin with: a row each for total, forward and reverse active
 energy, and in it both tariffs together, T1 and T2, in 10 Wh."""
+COLUMNS = 3
 
 
 def _bcd(number: int) -> bytes:
@@ -158,19 +158,20 @@ def _records(meter: VirtualMeter) -> list[bytes]:
         for count in (meter.active_energy.forward, meter.active_energy.reverse)
     )
     total = [meter.combine(*energies) for energies in zip(forward, reverse, strict=True)]
-    return [
+    records = [
         meter.record_overrides.get(place, head + _bcd(round(energy * 100)))
         for place, (head, energy) in enumerate(
             zip(RECORDS, (*total, *forward, *reverse), strict=True)
         )
     ]
+    return records if meter.model.kind.tariffs_over_mbus else records[::COLUMNS]
 
 
 def _secondary_address(meter: VirtualMeter) -> bytes:
     """Return identification, manufacturer, version and medium."""
     manufacturer = b"\x25\xcd" if meter.manufacturer_swapped else b"\xcd\x25"
     identification = bytes.fromhex(meter.secondary_address)[::-1]
-    return identification + manufacturer + bytes((VERSION, ELECTRICITY))
+    return identification + manufacturer + bytes((meter.model.kind.mbus_version or 0, ELECTRICITY))
 
 
 def _telegram(meter: VirtualMeter, records: bytes) -> bytes:

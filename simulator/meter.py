@@ -21,7 +21,7 @@ from random import Random
 import re
 import time
 
-from .household import UNSUPPLIED, ByPhase, Household, Sample
+from .household import UNSUPPLIED, ByPhase, Household, Phase, Sample
 
 STEP = 1.0
 """Seconds for which a power is held before the next is measured."""
@@ -34,22 +34,79 @@ LCD_CYCLE_TIMES = range(1, 31)
 
 
 class Model(StrEnum):
-    """The models that can be played."""
+    """The models that can be played, by KLEFR's number or Inepro's name."""
 
     DIRECT_MBUS = "6933"
     DIRECT_MODBUS = "6934"
     CT_MBUS = "6943"
     CT_MODBUS = "6944"
+    PRO380 = "pro380"
+    PRO380_CT = "pro380-ct"
+    PRO1 = "pro1"
+    PRO2 = "pro2"
+    PRO380_SOLAR = "pro380-solar"
+    PRO380_CT_SOLAR = "pro380-ct-solar"
+    PRO1_SOLAR = "pro1-solar"
+    PRO2_SOLAR = "pro2-solar"
+    PRO1_MBUS = "pro1-mbus"
+
+    @property
+    def printed(self) -> str:
+        """Maker and model, as they are printed on the meter."""
+        return f"KLEFR {self}" if self.isdecimal() else f"Inepro {self.upper()}"
+
+    @property
+    def kind(self) -> Kind:
+        """What sets it apart."""
+        return KINDS[self]
 
     @property
     def has_current_transformers(self) -> bool:
         """Whether currents reach the meter through transformers."""
-        return self in (Model.CT_MBUS, Model.CT_MODBUS)
+        return self.kind.rated_current == CT_RATED_CURRENT
 
     @property
     def speaks_mbus(self) -> bool:
         """Whether its bus is M-Bus, not Modbus."""
-        return self in (Model.DIRECT_MBUS, Model.CT_MBUS)
+        return self.kind.mbus_version is not None
+
+
+CT_RATED_CURRENT = 6
+"""A."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What sets a model apart."""
+
+    meter_code: int
+    """What the map's register holds."""
+    rated_current: int
+    """A."""
+    phases: int = 3
+    mbus_version: int | None = None
+    """The version in M-Bus telegrams, or None for a meter that speaks Modbus."""
+    tariffs_over_mbus: bool = True
+    """Whether its telegrams also hold the energies of each tariff."""
+
+
+KINDS: Mapping[Model, Kind] = {
+    Model.DIRECT_MBUS: Kind(meter_code=0x0102, rated_current=100, mbus_version=1),
+    Model.DIRECT_MODBUS: Kind(meter_code=0x0102, rated_current=100),
+    Model.CT_MBUS: Kind(meter_code=0x0103, rated_current=CT_RATED_CURRENT, mbus_version=1),
+    Model.CT_MODBUS: Kind(meter_code=0x0103, rated_current=CT_RATED_CURRENT),
+    Model.PRO380: Kind(meter_code=0x0102, rated_current=100),
+    Model.PRO380_CT: Kind(meter_code=0x0103, rated_current=CT_RATED_CURRENT),
+    Model.PRO1: Kind(meter_code=0x0101, rated_current=45, phases=1),
+    Model.PRO2: Kind(meter_code=0x0101, rated_current=100, phases=1),
+    Model.PRO380_SOLAR: Kind(meter_code=0x2007, rated_current=100),
+    Model.PRO380_CT_SOLAR: Kind(meter_code=0x2008, rated_current=CT_RATED_CURRENT),
+    Model.PRO1_SOLAR: Kind(meter_code=0x2009, rated_current=45, phases=1),
+    Model.PRO2_SOLAR: Kind(meter_code=0x2010, rated_current=100, phases=1),
+    Model.PRO1_MBUS: Kind(
+        meter_code=0x0101, rated_current=45, phases=1, mbus_version=9, tariffs_over_mbus=False
+    ),
+}
 
 
 class Parity(StrEnum):
@@ -251,7 +308,7 @@ class VirtualMeter:
         self._tariff = self._saved_tariff = Tariff.T1
         self._s0_rate = 1000.0
         self._lcd_cycle_time = 10
-        self._supplied: ByPhase[bool] = (True, True, True)
+        self._supplied: ByPhase[bool] = (True, *(self.model.kind.phases == 3,) * 2)
 
         self._clock = clock
         self._speed = speed
@@ -284,7 +341,14 @@ class VirtualMeter:
             energy.add([power * hours for power in powers], self._tariff, net=net)
 
     def _seen_sample(self) -> Sample:
-        """Return the sample without the phases that do not reach the meter."""
+        """Return what reaches the meter: on a single-phase one the whole house is on L1."""
+        if self.model.kind.phases == 1:
+            whole = Phase(
+                voltage=self._sample.phases[0].voltage,
+                active_power=self._sample.active_power,
+                reactive_power=self._sample.reactive_power,
+            )
+            return Sample(phases=(whole, UNSUPPLIED, UNSUPPLIED), frequency=self._sample.frequency)
         if all(self._supplied):
             return self._sample
         first, second, third = (

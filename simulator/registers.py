@@ -15,13 +15,10 @@ from .meter import Energy, LongRead, Parity, VirtualMeter
 
 FLOAT = "Float ABCD"
 
-METER_CODE = 0x0102
 PROTOCOL_VERSION = 3.20
 SOFTWARE_VERSION = 2.18
 HARDWARE_VERSION = 1.32
 CHECKSUM = 0x0D012D35
-DIRECT_RATED_CURRENT = 100  # A
-CT_RATED_CURRENT = 6  # A
 
 PARITIES = {Parity.EVEN: 1, Parity.NONE: 2, Parity.ODD: 3}
 ADDRESSES = range(1, 248)
@@ -165,15 +162,14 @@ WRITERS: Mapping[str, Callable[[VirtualMeter, float], None]] = {
 
 
 def _identity_and_settings(meter: VirtualMeter) -> Iterator[tuple[str, float]]:
-    direct = not meter.model.has_current_transformers
     yield "serial number", int(meter.serial_number, 16)
-    yield "meter code", METER_CODE
+    yield "meter code", meter.model.kind.meter_code
     yield "modbus id", meter.address
     yield "baud rate", meter.baud_rate
     yield "protocol version", PROTOCOL_VERSION
     yield "software version", SOFTWARE_VERSION
     yield "hardware version", HARDWARE_VERSION
-    yield "meter amps", DIRECT_RATED_CURRENT if direct else CT_RATED_CURRENT
+    yield "meter amps", meter.model.kind.rated_current
     yield "ct ratio", _digits(meter.ct_primary)
     yield "s0 output rate", meter.s0_rate
     yield "calculation code", meter.calculation_code
@@ -201,6 +197,11 @@ def _measurements(meter: VirtualMeter) -> Iterator[tuple[str, float]]:
     yield "total apparent power", round(sample.apparent_power, 3)
     yield "power factor", round(sample.power_factor, 2)
     yield "present quadrant", sample.quadrant
+    if meter.model.kind.phases == 1:
+        yield "voltage", round(sample.phases[0].voltage, 1)
+        yield "current", round(sample.phases[0].current, 2)
+        yield "error code", 0 if meter.program_ok and meter.eeprom_ok else 1
+        return
     for number, phase in enumerate(sample.phases, 1):
         line = f"l{number}"
         direction = f"{number}{'R' if phase.active_power < 0 else 'F'}"
@@ -222,12 +223,13 @@ def _energies(meter: VirtualMeter, kind: str, energy: Energy) -> Iterator[tuple[
         (f"t{tariff} ", forward, energy.reverse.tariffs[tariff])
         for tariff, forward in energy.forward.tariffs.items()
     ]
-    pairs += [
-        (f"l{number} ", *counts)
-        for number, counts in enumerate(
-            zip(energy.forward.phases, energy.reverse.phases, strict=True), 1
-        )
-    ]
+    if meter.model.kind.phases == 3:
+        pairs += [
+            (f"l{number} ", *counts)
+            for number, counts in enumerate(
+                zip(energy.forward.phases, energy.reverse.phases, strict=True), 1
+            )
+        ]
     for part, forward, reverse in pairs:
         yield f"{part}total {kind} energy", round(meter.combine(forward, reverse), 2)
         yield f"{part}forward {kind} energy", round(forward, 2)
@@ -235,11 +237,9 @@ def _energies(meter: VirtualMeter, kind: str, energy: Energy) -> Iterator[tuple[
 
 
 def _values(meter: VirtualMeter) -> dict[str, float]:
-    """Return all values by what the map calls them."""
+    """Return all values by what the map calls them. What a meter does not measure is zero."""
     return {
-        "voltage": 0.0,  # this and the next two are for single-phase meters only
-        "current": 0.0,
-        "error code": 0,
+        **dict.fromkeys((register.content for register in REGISTERS.values()), 0.0),
         **dict(_identity_and_settings(meter)),
         **dict(_measurements(meter)),
         **dict(_energies(meter, "active", meter.active_energy)),

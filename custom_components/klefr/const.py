@@ -8,6 +8,7 @@ DOMAIN: Final = "klefr"
 LOGGER: Final = logging.getLogger(__package__)
 
 NAME: Final = "KLEFR"
+INEPRO: Final = "Inepro"
 MANUFACTURER: Final = "KLEFR / Inepro"
 
 CONF_BAUD_RATE: Final = "baud_rate"

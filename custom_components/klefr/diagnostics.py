@@ -15,10 +15,15 @@ from homeassistant.helpers.update_coordinator import UpdateFailed
 from .const import CONF_SECONDARY_ADDRESS, DOMAIN
 from .coordinator import KlefrConfigEntry, KlefrCoordinator
 from .health import async_get_health
-from .meter import Exchange, Protocol, Summary, hide
+from .meter import Exchange, Model, Protocol, Summary, hide
 from .stores import change_store
 
 TO_REDACT = {"serial_number"}
+
+REPORT = (
+    "The meter code {code} is not known yet. Report it: open an issue with this file and with"
+    " what is printed on the meter."
+)
 
 
 async def async_get_config_entry_diagnostics(
@@ -70,8 +75,11 @@ async def async_get_config_entry_diagnostics(
         }
     if entry.state is ConfigEntryState.LOADED:
         data = entry.runtime_data
+        identity = data.meter.identity
+        if identity.model is Model.UNKNOWN:
+            diagnostics["report"] = REPORT.format(code=identity.meter_code)
         diagnostics |= {
-            "identity": async_redact_data(asdict(data.meter.identity), TO_REDACT),
+            "identity": async_redact_data(asdict(identity), TO_REDACT),
             "communication": data.meter.diagnostics,
             "readings": _poll(data.readings),
             "settings": _poll(data.settings),

@@ -10,7 +10,7 @@ from homeassistant.helpers.update_coordinator import CoordinatorEntity
 from .const import DOMAIN, MANUFACTURER
 from .coordinator import KlefrCoordinator, ReadingsCoordinator, SettingsCoordinator
 from .meter import Identity, Quantity, Setting, SettingValue, Value
-from .wording import meter_name
+from .wording import meter_name, model_name
 
 ATTR_NOTE: Final = "note"
 
@@ -29,7 +29,7 @@ def device_info(identity: Identity) -> DeviceInfo:
     return DeviceInfo(
         identifiers={(DOMAIN, identity.serial_number)},
         manufacturer=MANUFACTURER,
-        model=identity.model,
+        model=model_name(identity),
         name=meter_name(identity),
         serial_number=identity.serial_number,
         sw_version=identity.firmware_version,

@@ -126,6 +126,7 @@ _quadrant = partial(
 )
 
 SENSORS = (
+    _voltage(key=Quantity.VOLTAGE),
     _voltage(key=Quantity.VOLTAGE_L1),
     _voltage(key=Quantity.VOLTAGE_L2),
     _voltage(key=Quantity.VOLTAGE_L3),
@@ -135,6 +136,7 @@ SENSORS = (
         native_unit_of_measurement=UnitOfFrequency.HERTZ,
         suggested_display_precision=2,
     ),
+    _current(key=Quantity.CURRENT),
     _current(key=Quantity.CURRENT_L1),
     _current(key=Quantity.CURRENT_L2),
     _current(key=Quantity.CURRENT_L3),
@@ -208,6 +210,10 @@ SENSORS = (
         state_class=SensorStateClass.TOTAL_INCREASING,
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
+    ),
+    KlefrSensorEntityDescription(
+        key=Quantity.ERROR_CODE,
+        entity_category=EntityCategory.DIAGNOSTIC,
     ),
     KlefrSensorEntityDescription(
         key=Quantity.ACCESS_NUMBER,

@@ -22,7 +22,7 @@ from homeassistant.const import (
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.translation import async_get_cached_translations, async_translate_state
 
-from .const import DOMAIN, NAME
+from .const import DOMAIN, INEPRO, NAME
 from .entry_errors import AlreadyAddedError, EntriesError, NotYetError, OldMeterAnswersError
 from .meter import (
     AddressTakenError,
@@ -33,6 +33,7 @@ from .meter import (
     KlefrError,
     LineSettingsError,
     MeterLostError,
+    Model,
     NotAcceptedError,
     NotMovedError,
     NotResetError,
@@ -54,6 +55,12 @@ PROTOCOL_NAMES: Final[Mapping[Protocol, str]] = {
     Protocol.MBUS: "M-Bus",
 }
 
+# What Inepro prints on the meters that KLEFR has a number for.
+INEPRO_NAMES: Final[Mapping[Model, str]] = {
+    Model.KLEFR_6934: "PRO380",
+    Model.KLEFR_6944: "PRO380-CT",
+    Model.KLEFR_6933_OR_6943: "PRO380",
+}
 
 QUOTED_LENGTH: Final = 60
 """Characters."""
@@ -104,8 +111,20 @@ def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str]
 
 
 def meter_name(identity: Identity) -> str:
-    """Return the name of a meter: its model and its serial number."""
-    return f"{NAME} {identity.model} {identity.serial_number}"
+    """Return the name of a meter: its maker, its model and its serial number."""
+    maker = NAME if identity.model in INEPRO_NAMES else INEPRO
+    return f"{maker} {_model_or_code(identity)} {identity.serial_number}"
+
+
+def model_name(identity: Identity) -> str:
+    """Return the model as it is printed on meters: KLEFR's number and Inepro's name."""
+    names = (_model_or_code(identity), INEPRO_NAMES.get(identity.model))
+    return " / ".join(name for name in names if name)
+
+
+def _model_or_code(identity: Identity) -> str:
+    unknown = identity.model is Model.UNKNOWN
+    return (unknown and identity.meter_code) or identity.model
 
 
 def port_name(port: str) -> str:

@@ -3,6 +3,7 @@
 import json
 
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.json import JSONEncoder
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
@@ -66,3 +67,21 @@ async def test_diagnostics_of_a_meter_that_cannot_be_set_up(
     text = json.dumps(diagnostics, cls=JSONEncoder)
     assert SERIAL_NUMBER not in text
     assert "87654321" not in text
+
+
+async def test_diagnostics_of_a_meter_with_an_unknown_code_ask_for_a_report(
+    hass: HomeAssistant, entry: MockConfigEntry, virtual_meter: VirtualMeter
+) -> None:
+    virtual_meter.overrides[0x4002] = 0x0199
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    [device] = dr.async_entries_for_config_entry(dr.async_get(hass), entry.entry_id)
+    assert (device.name, device.model) == (f"Inepro 0199 {SERIAL_NUMBER}", "0199")
+    diagnostics = await async_get_config_entry_diagnostics(hass, entry)
+    assert "0199" in diagnostics["report"]
+    assert "open an issue" in diagnostics["report"]
+
+
+async def test_diagnostics_of_a_known_meter_ask_for_nothing(
+    hass: HomeAssistant, loaded: MockConfigEntry
+) -> None:
+    assert "report" not in await async_get_config_entry_diagnostics(hass, loaded)

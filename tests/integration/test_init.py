@@ -26,7 +26,7 @@ async def test_a_meter_is_a_device(hass: HomeAssistant, loaded: MockConfigEntry)
     assert device.identifiers == {(DOMAIN, SERIAL_NUMBER)}
     assert device.name == "KLEFR 6934 22091039"
     assert device.manufacturer == "KLEFR / Inepro"
-    assert device.model == "6934"
+    assert device.model == "6934 / PRO380"
     assert device.serial_number == SERIAL_NUMBER
     assert device.sw_version == "2.18"
     assert device.hw_version == "1.32"

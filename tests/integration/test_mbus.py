@@ -84,7 +84,7 @@ async def test_a_meter_is_added_by_either_address(
     assert result["result"].unique_id == SERIAL_NUMBER
     assert result["result"].state is ConfigEntryState.LOADED
     [device] = dr.async_entries_for_config_entry(dr.async_get(hass), result["result"].entry_id)
-    assert device.model == "6933/6943"
+    assert device.model == "6933/6943 / PRO380"
     assert device.serial_number == SERIAL_NUMBER
     assert device.sw_version == "1"
     assert device.hw_version is None

@@ -19,12 +19,16 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
-from custom_components.klefr.meter import ModbusMeter, Quantity
+from custom_components.klefr.meter import Quantity
+from custom_components.klefr.meter.family import QUANTITIES
+from custom_components.klefr.meter.modbus.meter import READABLE
 from custom_components.klefr.sensor import SENSORS
 from simulator.meter import VirtualMeter
 from simulator.registers import REGISTERS
 
 from . import entity_id, state, wait
+
+THREE_PHASE = READABLE & QUANTITIES[3]
 
 ENABLED = {
     *(f"voltage_l{phase}" for phase in "123"),
@@ -87,7 +91,7 @@ async def test_total_active_energy_warns_of_the_energy_dashboard(
     noted = {
         description.key
         for description in SENSORS
-        if description.key in ModbusMeter.quantities
+        if description.key in THREE_PHASE
         and (shown := hass.states.get(entity_id(hass, Platform.SENSOR, description.key)))
         and shown.attributes.get("note") == "not_for_energy_dashboard"
     }
@@ -99,7 +103,7 @@ async def test_what_people_look_at_is_enabled(hass: HomeAssistant, loaded: MockC
     enabled = {
         description.key
         for description in SENSORS
-        if description.key in ModbusMeter.quantities
+        if description.key in THREE_PHASE
         and state(hass, Platform.SENSOR, description.key) is not None
     }
     assert enabled == ENABLED
@@ -111,7 +115,7 @@ async def test_every_sensor_shows_what_the_meter_holds(
     assert {
         description.key
         for description in SENSORS
-        if description.key in ModbusMeter.quantities
+        if description.key in THREE_PHASE
         and state(hass, Platform.SENSOR, description.key) == STATE_UNKNOWN
     } == set()
     phase = virtual_meter.sample.phases[2]
@@ -216,7 +220,7 @@ async def test_the_status_word(
         return {
             description.key: state(hass, Platform.BINARY_SENSOR, description.key)
             for description in BINARY_SENSORS
-            if description.key in ModbusMeter.quantities
+            if description.key in THREE_PHASE
         }
 
     assert states() == {

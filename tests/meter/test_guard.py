@@ -958,6 +958,10 @@ def test_what_flowed_while_nothing_ran_is_consumption_whatever_the_clock_says(cl
 
 # What a meter can carry
 
+WITHOUT_PHASES = OVER_MODBUS - {
+    name for name in OVER_MODBUS if name.endswith(("_l1", "_l2", "_l3"))
+}
+
 IDENTITIES: list[tuple[dict[str, Any], Limits]] = [
     ({"rated_current": 100}, Limits(at_once=60, confirmed=60)),
     ({"rated_current": 6}, Limits(at_once=3.6, confirmed=3.6)),
@@ -994,6 +998,33 @@ def test_what_a_meter_can_carry(currents: dict[str, Any], limits: Limits) -> Non
     found = limits_of(identity)
     assert found.at_once == pytest.approx(limits.at_once)
     assert found.confirmed == pytest.approx(limits.confirmed)
+
+
+@pytest.mark.parametrize("phases", [1, 3])
+def test_a_meter_carries_as_much_as_its_phases_do(phases: int) -> None:
+    identity = Identity(
+        serial_number="22091039",
+        model=Model.PRO2,
+        firmware_version="2.18",
+        rated_current=100,
+        phases=phases,
+    )
+    reader = started(quantities=WITHOUT_PHASES, limits=limits_of(identity), load=(0, 0, 0))
+    reader.poll()
+    # In 12 s two phases carry 0.4 kWh, and one carries 0.2 kWh.
+    reader.meter.flow(10, 60, 60, 0)
+    verdict = reader.poll()
+    assert verdict.suspect is (phases == 1)
+    assert is_true(reader) is (phases == 3)
+
+
+def test_a_meter_without_phases_is_believed() -> None:
+    reader = started(quantities=WITHOUT_PHASES, load=(1.4, 0, 0))
+    for _ in range(10):
+        verdict = reader.poll()
+        assert verdict.decisions[FORWARD] in (Decision.PLAUSIBLE, Decision.STEADY)
+        assert is_true(reader)
+    assert not reader.memory.not_kept
 
 
 def test_transformers_that_the_bus_does_not_tell_of_hold_nothing() -> None:

@@ -33,7 +33,7 @@ def now() -> Moment:
     return Moment(monotonic=loop_time, wall=1_800_000_000 + loop_time)
 
 
-@pytest.fixture(params=["6934", "6933"])
+@pytest.fixture(params=["6934", "6933", "pro1", "pro1-mbus"])
 async def virtual_meter(request: pytest.FixtureRequest) -> VirtualMeter:
     """One that counts as its line's time passes."""
     return VirtualMeter(
@@ -132,3 +132,23 @@ async def test_a_surprise_is_not_left_alone_for_longer_than_answers_belong_toget
     line.before_hearing = lambda _: virtual_meter.add_energy(l1=1000)
     [surprised] = await polls(reader, 1)
     assert surprised.read_again_after == 30
+
+
+@pytest.mark.parametrize("virtual_meter", ["pro1"], indirect=True)
+async def test_a_meter_without_phases_is_checked_by_its_tariffs(
+    reader: GuardedReader, virtual_meter: VirtualMeter
+) -> None:
+    """Its registers of phases hold zeros, which do not add up to anything."""
+    [first, *_] = await polls(reader, 3)
+    read = {quantity for quantity in first.readings if "_energy" in quantity}
+    assert read == {quantity for quantity in read if not quantity.endswith(("_l1", "_l2", "_l3"))}
+    before = first.readings[FORWARD]
+    # What three phases could have counted meanwhile.
+    virtual_meter.overrides[0x600C] = virtual_meter.forward_active_energy + 0.15
+    [broken] = await polls(reader, 1)
+    assert broken.suspect
+    assert broken.readings[FORWARD] == pytest.approx(before, abs=0.05)
+    virtual_meter.overrides.clear()
+    await polls(reader, 2)
+    assert not (await polls(reader, 1))[0].suspect
+    assert not reader.memory.not_kept

@@ -15,7 +15,8 @@ from custom_components.klefr.meter import (
     Setting,
     Tariff,
 )
-from custom_components.klefr.meter.modbus.registers import REGISTERS, Identifier, SinglePhase
+from custom_components.klefr.meter.family import SINGLE_PHASE_ONLY
+from custom_components.klefr.meter.modbus.registers import REGISTERS, Identifier
 from tests.data import manual_rows, real_meter_words
 
 Q = Quantity
@@ -38,7 +39,7 @@ READ_BY_A_PERSON = {
     Q.CURRENT_DIRECTION_L1: Direction.FORWARD,
     Q.CURRENT_DIRECTION_L2: Direction.REVERSE,
     Q.CURRENT_DIRECTION_L3: Direction.REVERSE,
-    SinglePhase.ERROR_CODE: 0,
+    Q.ERROR_CODE: 0,
     Q.POWER_DOWN_COUNTER: 12,
     Q.QUADRANT: Quadrant.IV,
     Q.QUADRANT_L1: Quadrant.IV,
@@ -51,12 +52,12 @@ READ_BY_A_PERSON = {
     Q.SUPPLY_L2: True,
     Q.SUPPLY_L3: True,
     Identifier.CT_MODE: 5,
-    SinglePhase.VOLTAGE: 0.0,
+    Q.VOLTAGE: 0.0,
     Q.VOLTAGE_L1: 234.3,
     Q.VOLTAGE_L2: 233.4,
     Q.VOLTAGE_L3: 234.4,
     Q.FREQUENCY: 49.98,
-    SinglePhase.CURRENT: 0.0,
+    Q.CURRENT: 0.0,
     Q.CURRENT_L1: 4.05,
     Q.CURRENT_L2: -1.62,
     Q.CURRENT_L3: -2.15,
@@ -144,7 +145,7 @@ def test_the_map_is_the_manuals() -> None:
             register.address,
             register.form.length,
             register.write or 0,
-            isinstance(key, SinglePhase),
+            key in SINGLE_PHASE_ONLY,
         )
         for key, register in REGISTERS.items()
         if register.address not in status

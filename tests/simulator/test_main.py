@@ -23,7 +23,14 @@ REAL_METER = ROOT / "tests" / "data" / "real_meter_registers.json"
 
 async def start(*arguments: str) -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "simulator", *arguments, cwd=ROOT, stdout=PIPE, stderr=PIPE
+        sys.executable,
+        "-m",
+        "simulator",
+        *arguments,
+        cwd=ROOT,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
     )
 
 
@@ -88,6 +95,11 @@ async def test_m_bus_meter_is_as_the_factory_made_it(tmp_path: Path) -> None:
             assert await client.ask("40 00") == mbus_client.ACKNOWLEDGEMENT
 
 
+async def test_a_single_phase_meter_is_served() -> None:
+    async with simulator("--model", "pro1", "--tcp", "127.0.0.1:0") as ready:
+        assert "Inepro PRO1 22091039" in ready
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -100,6 +112,9 @@ async def test_m_bus_meter_is_as_the_factory_made_it(tmp_path: Path) -> None:
         ("--protocol mbus --parity N", "--parity is not for mbus"),
         ("--protocol mbus --framing rtu", "--framing is not for mbus"),
         (f"--protocol mbus --registers {REAL_METER}", "--registers is not for mbus"),
+        ("--protocol mbus --live", "--live is not for mbus"),
+        ("--protocol mbus --model pro1", "does not speak mbus"),
+        ("--model pro2 --ct-primary 250", "no current transformers"),
         ("--secondary-address 12345678", "--secondary-address is not for modbus"),
         ("--protocol mbus --secondary-address 123", "8 digits"),
         ("--baud 19200", "invalid choice"),

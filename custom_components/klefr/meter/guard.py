@@ -103,7 +103,11 @@ def limits_of(identity: Identity) -> Limits:
     """Return what a meter can carry. One that does not report it may have transformers."""
     current = identity.maximum_current or DIRECT_CURRENT
     largest = identity.maximum_current or LARGEST_CURRENT
-    return Limits(at_once=current * KILOWATTS_PER_AMPERE, confirmed=largest * KILOWATTS_PER_AMPERE)
+    return Limits(
+        at_once=current * KILOWATTS_PER_AMPERE,
+        confirmed=largest * KILOWATTS_PER_AMPERE,
+        phases=identity.phases,
+    )
 
 
 def judge(
@@ -146,7 +150,7 @@ def judge(
         )
         for quantity in values
     }
-    slack = _flow(3 * limits.at_once, spread)
+    slack = _flow(limits.phases * limits.at_once, spread)
     explained = _explain_totals(alone, steps, accepted, code)
     if just_reset:
         explained |= _explain_counter(alone, steps, accepted)
@@ -265,10 +269,14 @@ def _flow(power: float, seconds: float) -> float:
     return power * seconds / 3600 / STEP
 
 
-def _is_near(quantity: Quantity, new: int, old: int, power: float, seconds: float) -> bool:
-    """Return whether a phase's `power` can have made one value of the other."""
-    phases = 1 if quantity in PHASE_ENERGIES else 3
-    most = _flow(phases * power, seconds + SAMPLING_SECONDS) + 1
+def _power_through(quantity: Quantity, power: float, limits: Limits) -> float:
+    """Return what an energy can count if each phase carries a power in kW."""
+    return power if quantity in PHASE_ENERGIES else power * limits.phases
+
+
+def _is_near(new: int, old: int, power: float, seconds: float) -> bool:
+    """Return whether a power in kW can have made one value of the other."""
+    most = _flow(power, seconds + SAMPLING_SECONDS) + 1
     return abs(new - old) <= most + float_error(new) + float_error(old)
 
 
@@ -282,7 +290,7 @@ def _goes_on(
     held = _steps(doubt.value)
     if new < held and quantity not in TOTALS:
         return False
-    near = _is_near(quantity, new, held, limits.confirmed, seconds)
+    near = _is_near(new, held, _power_through(quantity, limits.confirmed, limits), seconds)
     return near and abs(new - held) < abs(new - old)
 
 
@@ -316,9 +324,10 @@ def _judge_alone(
     else:
         measured = now.monotonic - last.monotonic
         longest = max(longest, measured)
-        if _is_near(quantity, new, old, limits.at_once, measured):
+        power = _power_through(quantity, limits.at_once, limits)
+        if _is_near(new, old, power, measured):
             return Decision.STEADY if new == old else Decision.PLAUSIBLE
-    near = _is_near(quantity, new, old, limits.confirmed, longest)
+    near = _is_near(new, old, _power_through(quantity, limits.confirmed, limits), longest)
     return Decision.UNCONFIRMED if near else Decision.JUMPED
 
 
@@ -453,7 +462,7 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
     fallen = new < old and quantity not in TOTALS
     # A meter that starts says zero, which must not pass for what a large load makes of a total.
     power = limits.confirmed if new and old else limits.at_once
-    return not fallen and _is_near(quantity, new, old, power, seconds)
+    return not fallen and _is_near(new, old, _power_through(quantity, power, limits), seconds)
 
 
 def _is_between(quantity: Quantity, middle: float, last: Accepted | None, new: float) -> bool:
@@ -548,7 +557,8 @@ def _start(quantity: Quantity, row: Doubt, last: Accepted | None, limits: Limits
     seconds = (
         row.at.wall - ago - last.wall if last.monotonic is None else row.since - last.monotonic
     )
-    return 0 if _is_near(quantity, first, 0, limits.at_once, max(seconds, 0)) else first
+    power = _power_through(quantity, limits.at_once, limits)
+    return 0 if _is_near(first, 0, power, max(seconds, 0)) else first
 
 
 def _accept(value: float, at: Moment, code: CalculationCode | None) -> Accepted:

@@ -13,12 +13,22 @@ TRANSFORMER_METER_CURRENT = 6
 
 
 class Model(StrEnum):
-    """The models that have a bus (manual, section 5)."""
+    """The models that have a bus, by KLEFR's number or by Inepro's name where KLEFR has none."""
 
     KLEFR_6933_OR_6943 = "6933/6943"
     """Over M-Bus these two models report the same."""
     KLEFR_6934 = "6934"
     KLEFR_6944 = "6944"
+    PRO1 = "PRO1"
+    PRO2 = "PRO2"
+    PRO380_SOLAR = "PRO380 solar edition"
+    PRO380_CT_SOLAR = "PRO380-CT solar edition"
+    PRO1_SOLAR = "PRO1 solar edition"
+    PRO2_SOLAR = "PRO2 solar edition"
+    PRO_WITHOUT_TARIFFS = "PRO"
+    """Over M-Bus. Which it is, it does not report."""
+    UNKNOWN = "unknown"
+    """Its meter code is not in any list, but its registers are those of the family."""
 
 
 class Quantity(StrEnum):
@@ -28,10 +38,13 @@ class Quantity(StrEnum):
     without a phase or tariff stands for the sum, or for the whole meter.
     """
 
+    VOLTAGE = "voltage"
+    """Only of a single-phase meter, as are CURRENT and ERROR_CODE."""
     VOLTAGE_L1 = "voltage_l1"
     VOLTAGE_L2 = "voltage_l2"
     VOLTAGE_L3 = "voltage_l3"
     FREQUENCY = "frequency"
+    CURRENT = "current"
     CURRENT_L1 = "current_l1"
     CURRENT_L2 = "current_l2"
     CURRENT_L3 = "current_l3"
@@ -99,6 +112,7 @@ class Quantity(StrEnum):
     QUADRANT_L2 = "quadrant_l2"
     QUADRANT_L3 = "quadrant_l3"
 
+    ERROR_CODE = "error_code"
     ACCESS_NUMBER = "access_number"
     STATUS_OK = "status_ok"
     PROGRAM_OK = "program_ok"
@@ -225,6 +239,8 @@ class Identity:
     serial_number: str
     model: Model
     firmware_version: str
+    phases: int = 3
+    """1 or 3, and 3 where it is not known. A three-phase meter may be wired for one phase."""
     meter_code: str | None = None
     protocol_version: str | None = None
     hardware_version: str | None = None

@@ -177,10 +177,10 @@ async def _ask(bus: MBusBus, target: Target) -> tuple[Identity | None, bool]:
     """Return the KLEFR meter that answers, if one does, and whether several meters do."""
     for _ in range(ATTEMPTS):
         try:
-            header = await bus.find(target)
-            if header is None or header.identification == NO_SERIAL_NUMBER:
+            telegram = await bus.find(target)
+            if telegram is None or telegram.header.identification == NO_SERIAL_NUMBER:
                 return None, False
-            return identity_of(header), False
+            return identity_of([telegram]), False
         except NotAKlefrMeterError:
             return None, False
         except GarbledAnswerError:

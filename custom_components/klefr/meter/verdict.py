@@ -62,6 +62,8 @@ class Limits:
     at_once: float
     confirmed: float
     """If two answers agree."""
+    phases: int = 3
+    """How many phases the meter is for."""
 
 
 @dataclass(frozen=True, kw_only=True)

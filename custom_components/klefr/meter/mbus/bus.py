@@ -27,7 +27,7 @@ from .frame import (
     ShortFrame,
     SpecialAddress,
 )
-from .record import Header, Telegram, parse, parse_header
+from .record import Telegram, parse, parse_header
 
 # What a meter may take to start answering (EN 13757-2): bit times, and seconds on top.
 ANSWER_BITS: Final = 330
@@ -128,10 +128,11 @@ class MBusBus(OwnBus):
         async with self._reached(target) as address:
             return await self._read_out(target, address)
 
-    async def find(self, target: Target, *, attempts: int = 1) -> Header | None:
+    async def find(self, target: Target, *, attempts: int = 1) -> Telegram | None:
         """Ask which meter answers, waiting no longer than a meter may take.
 
-        Returns what the one meter that answers says of itself, or None if no meter does. Raises
+        Returns the answer of the one meter that answers, without records if it cannot be read
+        beyond its header, or None if no meter answers. Raises
         GarbledAnswerError if several meters answer, and NotAKlefrMeterError for something
         that does not send records.
         """
@@ -145,9 +146,19 @@ class MBusBus(OwnBus):
         except NoAnswerError:
             return None
         try:
-            return parse_header(frame.data)
+            header = parse_header(frame.data)
         except GarbledAnswerError as err:
             raise NotAKlefrMeterError("It answers without a header") from err
+        try:
+            return parse(frame.data)
+        except GarbledAnswerError:
+            return Telegram(
+                header=header,
+                records=(),
+                unknown=(),
+                more_records_follow=False,
+                manufacturer_data=b"",
+            )
 
     async def is_answered(self) -> bool:
         """Ask all meters at once, to see whether any has the line settings of this bus.

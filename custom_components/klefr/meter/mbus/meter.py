@@ -1,4 +1,4 @@
-"""A meter that speaks M-Bus: the 6933 and the 6943."""
+"""A meter that speaks M-Bus: the 6933, the 6943 and their family."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ from ..model import (
 )
 from .bus import Answer, Command, MBusBus, SecondaryAddress, Target
 from .frame import ControlInformation
-from .record import Function, Header, Medium, Record, Telegram, bcd
+from .record import Function, Medium, Record, Telegram, bcd
 from .vif import Unit
 
 PRIMARY_ADDRESSES: Final = range(251)
@@ -61,6 +61,8 @@ ENERGIES: Final[Mapping[tuple[Function, int], Quantity]] = {
     (Function.MINIMUM, 1): Quantity.REVERSE_ACTIVE_ENERGY_T1,
     (Function.MINIMUM, 2): Quantity.REVERSE_ACTIVE_ENERGY_T2,
 }
+OF_A_TARIFF: Final = frozenset(quantity for (_, tariff), quantity in ENERGIES.items() if tariff)
+QUANTITIES: Final = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
 WATT_HOURS: Final = 1000  # in a kWh
 
 # The status in a header (manual, appendix 2.2).
@@ -124,7 +126,6 @@ COMMUNICATION: Final[Mapping[Setting, Callable[[Any], bool]]] = {
 class MBusMeter(Meter):
     """A meter on an M-Bus line, known by the identification in its telegrams."""
 
-    quantities = frozenset({*ENERGIES.values(), Quantity.ACCESS_NUMBER, Quantity.STATUS_OK})
     settings = WRITABLE
     counters = frozenset(RESETS)
     registers = ()
@@ -133,6 +134,8 @@ class MBusMeter(Meter):
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
         self.identity = identity
+        tariffs = identity.model is not Model.PRO_WITHOUT_TARIFFS
+        self.quantities = QUANTITIES if tariffs else QUANTITIES - OF_A_TARIFF
         self._bus = bus
         self._target = target
 
@@ -165,7 +168,7 @@ class MBusMeter(Meter):
     @classmethod
     async def _identify(cls, bus: MBusBus, target: Target) -> Self:
         telegrams = await bus.read(target)
-        return cls(bus, target, identity_of(telegrams[0].header))
+        return cls(bus, target, identity_of(telegrams))
 
     @property
     @override
@@ -270,24 +273,28 @@ class MBusMeter(Meter):
 
     def _check(self, telegrams: Sequence[Telegram]) -> None:
         """Make sure that it is this meter that answered."""
-        found = identity_of(telegrams[0].header).serial_number
+        found = identity_of(telegrams).serial_number
         check_serial_number(expected=self.identity.serial_number, found=found)
 
 
-def identity_of(header: Header) -> Identity:
-    """Say which meter answered.
+def identity_of(telegrams: Sequence[Telegram]) -> Identity:
+    """Say which meter answered, from its first telegram or from more of them.
 
     Raises NotAKlefrMeterError if it is none of KLEFR's.
     """
+    header = telegrams[0].header
     if header.manufacturer not in MANUFACTURERS or header.medium != Medium.ELECTRICITY:
         raise NotAKlefrMeterError(
             f"It says that it is of {header.manufacturer_letters}, medium {header.medium}"
         )
     if not header.identification.isdecimal():
         raise NotAKlefrMeterError("Its identification has other digits than decimal ones")
+    energies = _energies(record for telegram in telegrams for record in telegram.records)
+    complete = energies and not telegrams[-1].more_records_follow
+    without_tariffs = complete and OF_A_TARIFF.isdisjoint(energies)
     return Identity(
         serial_number=header.identification,
-        model=Model.KLEFR_6933_OR_6943,
+        model=Model.PRO_WITHOUT_TARIFFS if without_tariffs else Model.KLEFR_6933_OR_6943,
         firmware_version=str(header.version),
     )
 

@@ -1,4 +1,4 @@
-"""A meter that speaks Modbus: the 6934 and the 6944."""
+"""A meter that speaks Modbus: the 6934, the 6944 and their family."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ from ..errors import (
     RefusedError,
     WrongConfirmationError,
 )
+from ..family import MEMBERS, QUANTITIES, model_of
 from ..link import BaudRate, Parity
 from ..meter import Meter, check_serial_number, confirmed
 from ..model import (
     LCD_CYCLE_TIMES,
     LOCKED_CODE,
     S0_RATES,
-    TRANSFORMER_METER_CURRENT,
     WRITABLE_CODES,
     CalculationCode,
     Communication,
@@ -73,8 +73,15 @@ BLOCKS: Final = tuple(
     for block in (METER_REGISTERS, MEASUREMENT_REGISTERS, ENERGY_REGISTERS)
 )
 ENERGY_BLOCK: Final = BLOCKS[-1]
-QUANTITIES: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
+READABLE: Final = frozenset(key for key in REGISTERS if isinstance(key, Quantity))
 SETTINGS: Final = frozenset(key for key in REGISTERS if isinstance(key, Setting))
+
+# What shows for how many phases a meter is whose code is not known.
+VOLTAGES_OF_THREE_PHASES: Final = (
+    Quantity.VOLTAGE_L1,
+    Quantity.VOLTAGE_L2,
+    Quantity.VOLTAGE_L3,
+)
 
 # What energies are checked with.
 CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
@@ -88,6 +95,9 @@ SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMB
 # What decides which currents, and so which powers, the meter's readings can mean. It is set on the
 # meter's buttons, maybe long after the meter was added.
 CURRENT_RANGE: Final = (Identifier.CT_RATIO, Identifier.CT_MODE, Identifier.RATED_CURRENT)
+
+# What decides what the meter measures at all, and in which range.
+KIND: Final = (Identifier.METER_CODE, *CURRENT_RANGE)
 
 # What a KLEFR meter holds and hardly anything else does, at these addresses.
 SIGNATURE: Final = (
@@ -117,7 +127,6 @@ COUNTERS: Final[Mapping[Counter, Quantity]] = {
 class ModbusMeter(Meter):
     """A meter on a Modbus line, known by its serial number."""
 
-    quantities = QUANTITIES
     settings = WRITABLE
     counters = frozenset(COUNTERS)
     registers = BLOCKS
@@ -157,8 +166,10 @@ class ModbusMeter(Meter):
             raise NotAKlefrMeterError("It has no such registers") from err
         meter._set_identity(_identity(values))
         # All readings are judged by it, and a checksum does not see all damage.
-        if not await meter._confirms(values, CURRENT_RANGE):
-            raise GarbledAnswerError("Two answers report different currents")
+        if not await meter._confirms(values, KIND):
+            raise GarbledAnswerError("Two answers report different kinds of meters")
+        if meter.identity.model is Model.UNKNOWN:
+            meter._set_identity(replace(meter.identity, phases=await meter._read_phases()))
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
             # Another firmware may need no cuts, or others.
             meter._cuts -= _cuts_from(remembered)
@@ -185,7 +196,8 @@ class ModbusMeter(Meter):
         wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
         cuts = self._cuts
         began = asyncio.get_running_loop().time()
-        values = await self._read_own_values(wanted | _readable_along(wanted, cuts))
+        along = _readable_along(wanted, cuts) & {*self.quantities, *SETTINGS}
+        values = await self._read_own_values(wanted | along)
         pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
         at_once = len(pieces) <= 1 and self._cuts == cuts
         return Reading(
@@ -269,8 +281,15 @@ class ModbusMeter(Meter):
             },
         }
 
+    async def _read_phases(self) -> int:
+        """Return for how many phases the meter is, as its voltages show."""
+        voltages = await self._read_own_values((Quantity.VOLTAGE, *VOLTAGES_OF_THREE_PHASES))
+        of_three_phases = any(voltages[voltage] for voltage in VOLTAGES_OF_THREE_PHASES)
+        return 1 if voltages[Quantity.VOLTAGE] and not of_three_phases else 3
+
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
+        self.quantities = READABLE & QUANTITIES[identity.phases]
         self._maximum_current = identity.maximum_current or 0
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
@@ -399,9 +418,11 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
     doubtful = [key for key, value in values.items() if value is None]
     if doubtful or not serial_number.isdecimal():
         raise NotAKlefrMeterError(f"Its registers hold no {', '.join(doubtful) or 'serial number'}")
+    member = MEMBERS.get(values[Identifier.METER_CODE])
     identity = Identity(
         serial_number=serial_number,
-        model=Model.KLEFR_6934,
+        model=Model.UNKNOWN,
+        phases=member.phases if member else 3,
         meter_code=values[Identifier.METER_CODE],
         protocol_version=values[Identifier.PROTOCOL_VERSION],
         firmware_version=values[Identifier.FIRMWARE_VERSION],
@@ -412,13 +433,19 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
 
 
 def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
-    """Return the identity with the currents that the meter reports, which also show the model."""
+    """Return the identity with the currents that the meter reports.
+
+    Together with the meter code they show the model.
+    """
     ratio: int = values[Identifier.CT_RATIO]
     rated_current: int = values[Identifier.RATED_CURRENT]
-    transformers = ratio > 0 or rated_current <= TRANSFORMER_METER_CURRENT
     return replace(
         identity,
-        model=Model.KLEFR_6944 if transformers else Model.KLEFR_6934,
+        model=model_of(
+            identity.meter_code or "",
+            rated_current=rated_current,
+            transformer_primary_current=ratio,
+        ),
         rated_current=rated_current,
         transformer_primary_current=ratio or None,
         transformer_secondary_current=values[Identifier.CT_MODE] if ratio else None,

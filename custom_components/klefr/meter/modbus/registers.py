@@ -1,4 +1,4 @@
-"""The Modbus register map of the 6934 and 6944, as data.
+"""The Modbus register map of the 6934, the 6944 and their family, as data.
 
 The tables below are in the order of the manual's (appendix 3.2): three contiguous
 blocks of holding registers, addresses as on the wire, floats and pairs of registers
@@ -41,14 +41,6 @@ class Identifier(StrEnum):
     CT_RATIO = "ct_ratio"
     CT_MODE = "ct_mode"
     CHECKSUM = "checksum"
-
-
-class SinglePhase(StrEnum):
-    """Registers that mean something on single-phase meters only."""
-
-    VOLTAGE = "voltage"
-    CURRENT = "current"
-    ERROR_CODE = "error_code"
 
 
 class WriteFunction(IntEnum):
@@ -109,7 +101,7 @@ class Register:
     """One row of the manual's map."""
 
     address: int
-    key: Quantity | Setting | Identifier | SinglePhase
+    key: Quantity | Setting | Identifier
     form: Form
     write: WriteFunction | None = None
 
@@ -257,7 +249,7 @@ METER_REGISTERS = (
     Register(address=0x4012, key=Quantity.CURRENT_DIRECTION_L1, form=DIRECTION_L1),
     Register(address=0x4013, key=Quantity.CURRENT_DIRECTION_L2, form=DIRECTION_L2),
     Register(address=0x4014, key=Quantity.CURRENT_DIRECTION_L3, form=DIRECTION_L3),
-    Register(address=0x4015, key=SinglePhase.ERROR_CODE, form=COUNT),
+    Register(address=0x4015, key=Quantity.ERROR_CODE, form=COUNT),
     Register(
         address=0x4016,
         key=Quantity.POWER_DOWN_COUNTER,
@@ -279,12 +271,12 @@ METER_REGISTERS = (
 )
 
 MEASUREMENT_REGISTERS = (
-    Register(address=0x5000, key=SinglePhase.VOLTAGE, form=VOLTAGE),
+    Register(address=0x5000, key=Quantity.VOLTAGE, form=VOLTAGE),
     Register(address=0x5002, key=Quantity.VOLTAGE_L1, form=VOLTAGE),
     Register(address=0x5004, key=Quantity.VOLTAGE_L2, form=VOLTAGE),
     Register(address=0x5006, key=Quantity.VOLTAGE_L3, form=VOLTAGE),
     Register(address=0x5008, key=Quantity.FREQUENCY, form=FREQUENCY),
-    Register(address=0x500A, key=SinglePhase.CURRENT, form=CURRENT),
+    Register(address=0x500A, key=Quantity.CURRENT, form=CURRENT),
     Register(address=0x500C, key=Quantity.CURRENT_L1, form=CURRENT),
     Register(address=0x500E, key=Quantity.CURRENT_L2, form=CURRENT),
     Register(address=0x5010, key=Quantity.CURRENT_L3, form=CURRENT),
