@@ -9,7 +9,7 @@ import pytest
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import Quantity
-from custom_components.klefr.sensor import SENSORS
+from custom_components.klefr.sensor import HEALTH_SENSORS, SENSORS
 from simulator import mbus, modbus
 from simulator.meter import KINDS, Tariff, VirtualMeter
 
@@ -89,4 +89,4 @@ def _shown(hass: HomeAssistant, entry_id: str) -> set[str]:
         each.unique_id.removeprefix(f"{SERIAL_NUMBER}_")
         for each in entities
         if each.domain in (Platform.SENSOR, Platform.BINARY_SENSOR)
-    }
+    } - {description.key for description in HEALTH_SENSORS}

@@ -228,7 +228,7 @@ async def test_a_new_meter_keeps_entry_device_and_entities(
     assert moved.identifiers == {(DOMAIN, NEW)}
     assert moved.name == NAMES[protocol, NEW]
     assert moved.serial_number == NEW
-    assert moved.model == {"modbus": "6944", "mbus": "6933/6943"}[protocol]
+    assert moved.model == {"modbus": "6944 / PRO380-CT", "mbus": "6933/6943 / PRO380"}[protocol]
     assert keys(hass, swapped) == before
     assert ids == {
         entity.id: entity.entity_id
