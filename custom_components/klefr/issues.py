@@ -22,7 +22,7 @@ from .const import DOMAIN
 from .coordinator import KlefrConfigEntry
 from .health import MeterHealth, async_get_health, async_note_supplied
 from .meter import KlefrError, LineSettingsError, LinkError, MeterLostError, Protocol, Quantity
-from .wording import async_message, async_translation, failure_case, listed, port_name, wire_kind
+from .wording import async_error_text, failure_case, listed, port_name, wire_kind
 
 CHECK_INTERVAL: Final = timedelta(minutes=1)
 
@@ -178,10 +178,7 @@ def _failed_with(watched: Watched, kind: type[KlefrError]) -> Sequence[Trouble] 
     if not isinstance(failure, kind):
         return []
     # The text is in Home Assistant's language.
-    translation = async_translation(watched.hass, watched.entry.data, failure)
-    error = async_message(
-        watched.hass, translation["translation_key"], translation["translation_placeholders"]
-    )
+    error = async_error_text(watched.hass, watched.entry.data, failure)
     return [Trouble(details={"error": error})]
 
 

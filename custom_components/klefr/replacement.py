@@ -17,7 +17,7 @@ from homeassistant.helpers import device_registry as dr
 from homeassistant.util.hass_dict import HassKey
 
 from .communication import async_put_back, async_remove_when_saved, async_set_aside
-from .const import DOMAIN, EVENT_METER_REPLACED, NAME
+from .const import DOMAIN, EVENT_METER_REPLACED
 from .coordinator import KlefrConfigEntry
 from .entity import device_info
 from .entry_errors import (
@@ -30,7 +30,6 @@ from .meter import (
     Identity,
     KlefrError,
     Memory,
-    Model,
     Protocol,
     WrongMeterError,
     check_serial_number,
@@ -50,7 +49,7 @@ from .stores import (
     replacement_store,
     written_store,
 )
-from .wording import async_message, async_translation, meter_name
+from .wording import async_error_text, async_translation, meter_name, names_of
 from .wrong_meter import async_forget_wrong_meter
 
 DATA_LOCKS: Final[HassKey[defaultdict[str, asyncio.Lock]]] = HassKey(f"{DOMAIN}_replacing")
@@ -77,11 +76,10 @@ def async_not_replaced(
     hass: HomeAssistant, entry_data: Mapping[str, Any], error: KlefrError
 ) -> tuple[str, Mapping[str, str]]:
     """Return why a flow ends with which a meter was not replaced, and what its message names."""
-    translation = async_translation(hass, entry_data, error)
-    key, placeholders = translation["translation_key"], translation["translation_placeholders"]
     if isinstance(error, NotPutBackError):
-        return key, placeholders
-    return "not_replaced", {"error": async_message(hass, key, placeholders)}
+        translation = async_translation(hass, entry_data, error)
+        return translation["translation_key"], translation["translation_placeholders"]
+    return "not_replaced", {"error": async_error_text(hass, entry_data, error)}
 
 
 async def async_follow_replacement(hass: HomeAssistant, entry: KlefrConfigEntry) -> None:
@@ -205,7 +203,7 @@ async def _async_move(
 
 def _new_title(title: str, before: str, identity: Identity) -> str:
     """Return an entry's title for a new meter. What a user wrote stays, but for the number."""
-    if title in [f"{NAME} {model} {before}" for model in Model]:
+    if title in names_of(before):
         return meter_name(identity)
     return title.replace(before, identity.serial_number)
 

@@ -112,8 +112,16 @@ def async_message(hass: HomeAssistant, key: str, placeholders: Mapping[str, str]
 
 def meter_name(identity: Identity) -> str:
     """Return the name of a meter: its maker, its model and its serial number."""
-    maker = NAME if identity.model in INEPRO_NAMES else INEPRO
-    return f"{maker} {_model_or_code(identity)} {identity.serial_number}"
+    return f"{_maker(identity.model)} {_model_or_code(identity)} {identity.serial_number}"
+
+
+def names_of(serial_number: str) -> list[str]:
+    """Return the names that a meter of a known model can have, by its serial number."""
+    return [f"{_maker(model)} {model} {serial_number}" for model in Model]
+
+
+def _maker(model: Model) -> str:
+    return NAME if model in INEPRO_NAMES else INEPRO
 
 
 def model_name(identity: Identity) -> str:
@@ -267,6 +275,15 @@ def async_translation(
             "address": str(entry_data.get(CONF_ADDRESS, "")),
             **details,
         },
+    )
+
+
+@callback
+def async_error_text(hass: HomeAssistant, entry_data: Mapping[str, Any], error: KlefrError) -> str:
+    """Return what went wrong with a meter in Home Assistant's language, to put into another text."""
+    translation = async_translation(hass, entry_data, error)
+    return async_message(
+        hass, translation["translation_key"], translation["translation_placeholders"]
     )
 
 

@@ -5,10 +5,12 @@ from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.meter import Quantity
+from custom_components.klefr.replacement import async_replace_meter
 from custom_components.klefr.sensor import HEALTH_SENSORS, SENSORS
 from simulator import mbus, modbus
 from simulator.meter import KINDS, Tariff, VirtualMeter
@@ -16,6 +18,8 @@ from simulator.meter import KINDS, Tariff, VirtualMeter
 from . import SERIAL_NUMBER, entity_id, state
 from .test_config_flow import configure
 from .test_search import offered, search
+
+NEW = "22091040"
 
 NAMES = {
     "6933": ("KLEFR 6933/6943", "6933/6943 / PRO380"),
@@ -74,6 +78,31 @@ async def test_a_meter_is_found_added_read_and_set(hass: HomeAssistant, name: st
             assert state(hass, Platform.SELECT, key) == option
         assert meter.tariff is Tariff.T2
         assert meter.calculation_code == 5
+        await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_a_new_meter_of_the_family_gets_its_own_name(hass: HomeAssistant) -> None:
+    old = VirtualMeter(model="pro1", serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
+    new = VirtualMeter(model="pro2", serial_number=NEW, clock=lambda: 0.0)
+    new.powered = False
+    async with modbus.serve(old, new, virtual="virtual://family") as line:
+        entry = MockConfigEntry(
+            domain=DOMAIN,
+            unique_id=SERIAL_NUMBER,
+            title=f"Inepro PRO1 {SERIAL_NUMBER}",
+            data={
+                "port": line.port,
+                "protocol": "modbus",
+                "address": 1,
+                "baud_rate": 9600,
+                "parity": "even",
+            },
+        )
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        old.powered, new.powered = False, True
+        await async_replace_meter(hass, entry, entry.data, found=NEW)
+        assert entry.title == f"Inepro PRO2 {NEW}"
         await hass.config_entries.async_unload(entry.entry_id)
 
 
