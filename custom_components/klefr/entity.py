@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Any, Final, override
 
 from homeassistant.helpers.device_registry import DeviceInfo
-from homeassistant.helpers.entity import EntityDescription
+from homeassistant.helpers.entity import Entity, EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
 from .const import DOMAIN, MANUFACTURER
@@ -37,10 +37,23 @@ def device_info(identity: Identity) -> DeviceInfo:
     )
 
 
-class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[CoordinatorT]):
+class MeterEntity(Entity):
     """An entity of a meter."""
 
     _attr_has_entity_name = True
+
+    def __init__(self, identity: Identity, description: EntityDescription) -> None:
+        self.entity_description = description
+        self._attr_translation_key = description.key
+        self._attr_unique_id = f"{identity.serial_number}_{description.key}"
+        self._attr_device_info = device_info(identity)
+
+
+class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](
+    CoordinatorEntity[CoordinatorT], MeterEntity
+):
+    """An entity that shows what a coordinator polls."""
+
     _unrecorded_attributes = frozenset({ATTR_NOTE})
 
     def __init__(
@@ -49,12 +62,8 @@ class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](CoordinatorEntity[Coordin
         description: EntityDescription,
         context: Quantity | None = None,
     ) -> None:
-        super().__init__(coordinator, context)
-        identity = coordinator.meter.identity
-        self.entity_description = description
-        self._attr_translation_key = description.key
-        self._attr_unique_id = f"{identity.serial_number}_{description.key}"
-        self._attr_device_info = device_info(identity)
+        CoordinatorEntity.__init__(self, coordinator, context)
+        MeterEntity.__init__(self, coordinator.meter.identity, description)
 
 
 class ReadingEntity(KlefrEntity[ReadingsCoordinator]):

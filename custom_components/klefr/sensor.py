@@ -30,7 +30,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 
 from .coordinator import KlefrConfigEntry, KlefrData, ReadingsCoordinator
-from .entity import ATTR_NOTE, Note, ReadingEntity, device_info
+from .entity import ATTR_NOTE, MeterEntity, Note, ReadingEntity
 from .meter import Direction, Health, Quadrant, Quantity
 
 PARALLEL_UPDATES = 0
@@ -321,22 +321,17 @@ class KlefrSensor(ReadingEntity, SensorEntity):
         return reading.name.lower() if isinstance(reading, Quadrant) else reading
 
 
-class HealthSensor(SensorEntity):
+class HealthSensor(MeterEntity, SensorEntity):
     """A sensor that shows how well a meter can be reached.
 
     It does not depend on the polls, so it stays available while the meter does not answer.
     """
 
     entity_description: HealthSensorEntityDescription
-    _attr_has_entity_name = True
 
     def __init__(self, data: KlefrData, description: HealthSensorEntityDescription) -> None:
         self._counts = data.health.counts
-        identity = data.meter.identity
-        self.entity_description = description
-        self._attr_translation_key = description.key
-        self._attr_unique_id = f"{identity.serial_number}_{description.key}"
-        self._attr_device_info = device_info(identity)
+        super().__init__(data.meter.identity, description)
 
     @property
     @override
