@@ -1,6 +1,6 @@
 """Home Assistant, in virtual time, with a meter in software on a line in memory."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,9 +10,9 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
+from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
-from simulator.modbus import serve
 
 from . import SERIAL_NUMBER, WallClock
 
@@ -38,9 +38,22 @@ def wall_clock() -> Iterator[WallClock]:
 
 
 @pytest.fixture
-def virtual_meter() -> VirtualMeter:
+def protocol() -> str:
+    """What the meter speaks."""
+    return "modbus"
+
+
+@pytest.fixture
+def virtual_meter(protocol: str) -> VirtualMeter:
     """A meter whose clock stands still."""
-    return VirtualMeter(serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
+    model = "6933" if protocol == "mbus" else "6934"
+    return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
+
+
+@pytest.fixture
+def meters(virtual_meter: VirtualMeter) -> Sequence[VirtualMeter]:
+    """All meters on the line."""
+    return [virtual_meter]
 
 
 @pytest.fixture
@@ -52,17 +65,20 @@ def where(in_real_time: bool, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def line(virtual_meter: VirtualMeter, where: dict[str, Any]) -> AsyncIterator[Line]:
-    async with serve(virtual_meter, **where) as line:
+async def line(
+    protocol: str, meters: Sequence[VirtualMeter], where: dict[str, Any]
+) -> AsyncIterator[Line]:
+    serve = mbus.serve if protocol == "mbus" else modbus.serve
+    async with serve(*meters, **where) as line:
         yield line
 
 
 @pytest.fixture
-def entry_data(line: Line) -> dict[str, Any]:
+def entry_data(line: Line, protocol: str, virtual_meter: VirtualMeter) -> dict[str, Any]:
     return {
         "port": line.port,
-        "protocol": "modbus",
-        "address": 1,
+        "protocol": protocol,
+        "address": virtual_meter.address,
         "baud_rate": 9600,
         "parity": "even",
     }

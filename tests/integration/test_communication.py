@@ -1,7 +1,7 @@
 """Changing how a meter itself communicates, from Home Assistant."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -60,23 +60,8 @@ def other_meter(virtual_meter: VirtualMeter) -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(
-    protocol: str, virtual_meter: VirtualMeter, other_meter: VirtualMeter
-) -> AsyncIterator[Line]:
-    serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, other_meter, virtual="virtual://meter") as line:
-        yield line
-
-
-@pytest.fixture
-def entry_data(line: Line, protocol: str, virtual_meter: VirtualMeter) -> dict[str, Any]:
-    return {
-        "port": line.port,
-        "protocol": protocol,
-        "address": virtual_meter.address,
-        "baud_rate": 9600,
-        "parity": "even",
-    }
+def meters(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> Sequence[VirtualMeter]:
+    return [virtual_meter, other_meter]
 
 
 @pytest.fixture(autouse=True)

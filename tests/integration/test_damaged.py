@@ -1,6 +1,6 @@
 """Entries and files that somebody has damaged."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 import json
 from pathlib import Path
@@ -16,8 +16,6 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
 from custom_components.klefr.diagnostics import async_get_config_entry_diagnostics
-from simulator import mbus, modbus
-from simulator.line import Line
 from simulator.meter import VirtualMeter
 
 from . import SERIAL_NUMBER, state
@@ -54,24 +52,6 @@ def virtual_meter(protocol: str) -> VirtualMeter:
     """A meter as the factory sets it."""
     model = "6934" if protocol == "modbus" else "6933"
     return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, clock=lambda: 0.0)
-
-
-@pytest.fixture
-async def line(protocol: str, virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, virtual="virtual://meter") as line:
-        yield line
-
-
-@pytest.fixture
-def entry_data(line: Line, protocol: str, virtual_meter: VirtualMeter) -> dict[str, Any]:
-    return {
-        "port": line.port,
-        "protocol": protocol,
-        "address": virtual_meter.address,
-        "baud_rate": 9600,
-        "parity": "even",
-    }
 
 
 def damage(hass: HomeAssistant, entry: MockConfigEntry, key: str, value: Any) -> None:

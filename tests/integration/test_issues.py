@@ -1,6 +1,6 @@
 """What Home Assistant's repairs say of meters and ports, and when it goes."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
@@ -28,11 +28,10 @@ from custom_components.klefr.issues import CONDITIONS, DATA_SINCE, FAULTS
 from custom_components.klefr.meter import MeterLostError, Outcome, Protocol, Summary
 from custom_components.klefr.wording import ALWAYS, FAILURE_KINDS, failure_case, wire_kind
 from custom_components.klefr.wrong_meter import ISSUE_WRONG_METER
-from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
-from . import SERIAL_NUMBER, live
+from . import live
 from .test_sharing import OTHER, entry_for
 from .test_translations import texts
 
@@ -56,17 +55,6 @@ PLACES: Final = [
 
 
 @pytest.fixture
-def protocol() -> str:
-    return "modbus"
-
-
-@pytest.fixture
-def virtual_meter(protocol: str) -> VirtualMeter:
-    model = "6933" if protocol == "mbus" else "6934"
-    return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
-
-
-@pytest.fixture
 def other_meter(virtual_meter: VirtualMeter) -> VirtualMeter:
     """Another meter on the line."""
     return VirtualMeter(
@@ -75,23 +63,8 @@ def other_meter(virtual_meter: VirtualMeter) -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(
-    protocol: str, virtual_meter: VirtualMeter, other_meter: VirtualMeter
-) -> AsyncIterator[Line]:
-    serve = mbus.serve if protocol == "mbus" else modbus.serve
-    async with serve(virtual_meter, other_meter, virtual="virtual://meter") as line:
-        yield line
-
-
-@pytest.fixture
-def entry_data(line: Line, protocol: str) -> dict[str, Any]:
-    return {
-        "port": line.port,
-        "protocol": protocol,
-        "address": 1,
-        "baud_rate": 9600,
-        "parity": "even",
-    }
+def meters(virtual_meter: VirtualMeter, other_meter: VirtualMeter) -> Sequence[VirtualMeter]:
+    return [virtual_meter, other_meter]
 
 
 @pytest.fixture

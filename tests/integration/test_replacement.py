@@ -1,7 +1,7 @@
 """A new meter takes the place of an old one, and keeps its entities and history."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 import logging
@@ -58,13 +58,6 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def virtual_meter(protocol: str) -> VirtualMeter:
-    """The old meter."""
-    model = "6934" if protocol == "modbus" else "6933"
-    return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
-
-
-@pytest.fixture
 def new_meter(protocol: str) -> VirtualMeter:
     """Another model that has counted otherwise. It is not connected yet."""
     model = "6944" if protocol == "modbus" else "6943"
@@ -74,23 +67,8 @@ def new_meter(protocol: str) -> VirtualMeter:
 
 
 @pytest.fixture
-async def line(
-    protocol: str, virtual_meter: VirtualMeter, new_meter: VirtualMeter
-) -> AsyncIterator[Line]:
-    serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, new_meter, virtual="virtual://meter") as line:
-        yield line
-
-
-@pytest.fixture
-def entry_data(line: Line, protocol: str) -> dict[str, Any]:
-    return {
-        "port": line.port,
-        "protocol": protocol,
-        "address": 1,
-        "baud_rate": 9600,
-        "parity": "even",
-    }
+def meters(virtual_meter: VirtualMeter, new_meter: VirtualMeter) -> Sequence[VirtualMeter]:
+    return [virtual_meter, new_meter]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Another meter answers where the entry's own did, or one that is not ready."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntryDisabler, ConfigEntryState
@@ -14,7 +13,6 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.const import DOMAIN
-from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
@@ -30,30 +28,6 @@ STARTING = "00000000"
 def protocol(request: pytest.FixtureRequest) -> str:
     protocol: str = request.param
     return protocol
-
-
-@pytest.fixture
-def virtual_meter(protocol: str) -> VirtualMeter:
-    model = "6934" if protocol == "modbus" else "6933"
-    return VirtualMeter(model=model, serial_number=SERIAL_NUMBER, address=1, clock=lambda: 0.0)
-
-
-@pytest.fixture
-async def line(protocol: str, virtual_meter: VirtualMeter) -> AsyncIterator[Line]:
-    serve = modbus.serve if protocol == "modbus" else mbus.serve
-    async with serve(virtual_meter, virtual="virtual://meter") as line:
-        yield line
-
-
-@pytest.fixture
-def entry_data(line: Line, protocol: str) -> dict[str, Any]:
-    return {
-        "port": line.port,
-        "protocol": protocol,
-        "address": 1,
-        "baud_rate": 9600,
-        "parity": "even",
-    }
 
 
 @pytest.fixture
