@@ -111,6 +111,11 @@ def test_the_script_was_run() -> None:
         assert file.read_text(encoding="utf-8") == content, "run scripts/translations"
 
 
+def test_no_text_is_written_twice() -> None:
+    strings = read(FOLDER / "strings.json")
+    assert strings == without_repetition(strings), "run scripts/translations --refer"
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_language_is_complete(file: Path) -> None:
     assert list(read(file)) == list(read(FOLDER / "strings.json"))
