@@ -76,6 +76,8 @@ class SearchSteps(KlefrFlow):
         self._failure: LinkError | None = None
         self._found: dict[str, dict[str, Any]] = {}
         """The entry's data for each meter found, by serial number."""
+        self._shown = 0
+        """How many of them the user sees."""
         self._names: dict[str, str] = {}
         self._shared_addresses: list[int | str] = []
         """Addresses at which several meters answer at once."""
@@ -204,6 +206,7 @@ class SearchSteps(KlefrFlow):
             CONF_BAUD_RATE: str(link.baud_rate),
             CONF_PARITY: async_parity_name(self.hass, link.parity),
         }
+        self._shown = len(self._found)
         if self._found and self.source != SOURCE_RECONFIGURE:
             action += "_found"
             placeholders["found"] = listed(self._names[number] for number in self._found)
@@ -262,6 +265,9 @@ class SearchSteps(KlefrFlow):
                 async for step in steps:
                     self.async_update_progress(step.share)
                     self._async_take(step, part.link)
+                    if self._shown != len(self._found):
+                        # The frontend misses what happens while it is still asking.
+                        self.async_notify_flow_changed()
                     if self._own_meter_found:
                         return True
         return len(self._found) > before and self.source != SOURCE_RECONFIGURE
@@ -290,7 +296,6 @@ class SearchSteps(KlefrFlow):
             CONF_BAUD_RATE: int(link.baud_rate),
             CONF_PARITY: str(link.parity),
         }
-        self.async_notify_flow_changed()
         if number not in self._entries:
             self._async_offer({CONF_METER: number, CONF_NAME: self._names[number]}, number)
 
