@@ -25,7 +25,6 @@ from homeassistant.util import dt as dt_util
 from .const import (
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
-    DOMAIN,
     EVENT_FIRST_READINGS,
     LOGGER,
     SETTINGS_INTERVAL,
@@ -229,11 +228,13 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
     def _report_first_readings(self, readings: Mapping[str, float]) -> None:
         """Say in the logbook with which readings a meter began that replaced another."""
         serial_number = self.meter.identity.serial_number
-        device = dr.async_get(self.hass).async_get_device({(DOMAIN, serial_number)})
+        devices = dr.async_entries_for_config_entry(
+            dr.async_get(self.hass), self.config_entry.entry_id
+        )
         self.hass.bus.async_fire(
             EVENT_FIRST_READINGS,
             {
-                ATTR_DEVICE_ID: device and device.id,
+                ATTR_DEVICE_ID: devices[0].id if devices else None,
                 "meter": serial_number,
                 "readings": readings,
             },

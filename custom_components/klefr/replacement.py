@@ -176,7 +176,8 @@ async def _async_move(
         await async_remove_stores(hass, entry.entry_id)
         raise
     devices = dr.async_get(hass)
-    if device := devices.async_get_device({(DOMAIN, after)}):
+    device = next(iter(dr.async_entries_for_config_entry(devices, entry.entry_id)), None)
+    if device is not None:
         info = device_info(identity)
         devices.async_update_device(
             device.id,
