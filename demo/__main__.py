@@ -5,26 +5,23 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 import signal
-import socket
 import sys
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError
 
 from . import DemoError
 from .check import check, enable
-from .client import PASSWORD, USERNAME, Client, first_user
+from .client import PASSWORD, USERNAME
 from .clock import Clock
 from .dashboard import set_up_dashboard
 from .device import add
 from .history import live_through
 from .meters import demo_lines
 from .process import ADDRESS, OUTPUT, RESTART_EXIT_CODE, home_assistant, prepare_folder
-from .waiting import settle
+from .start import USUAL_PORT, first_session, free_port
 
-USUAL_PORT = 8123
-START_SECONDS = 180
 TAIL_LINES = 40
 
 
@@ -43,9 +40,7 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
         history = asyncio.create_task(asyncio.to_thread(live_through, first, clock))
         print("Starting Home Assistant ...", flush=True)
         process = await stack.enter_async_context(home_assistant(folder))
-        await settle(START_SECONDS, lambda: _not_answering(process, url))
-        async with first_user(url) as client:
-            await settle(START_SECONDS, lambda: _not_running(client))
+        async with first_session(process, url) as client:
             moments = await history
             devices = [
                 await add(client, meter, str(folder / line.name))
@@ -71,40 +66,6 @@ async def demo(folder: Path, port: int, *, checking: bool) -> None:
         raise DemoError("Home Assistant has stopped.")
 
 
-async def _not_answering(process: asyncio.subprocess.Process, url: str) -> str:
-    if process.returncode is not None:
-        raise DemoError(f"Home Assistant stopped while it was starting, with {process.returncode}.")
-    try:
-        async with ClientSession(url) as session, session.get("/api/onboarding") as response:
-            if response.ok:
-                return ""
-            return f"Home Assistant answers with {response.status}"
-    except ClientError as err:
-        return f"Home Assistant does not answer: {err}"
-
-
-async def _not_running(client: Client) -> str:
-    config = await client.command("get_config")
-    if config["recovery_mode"]:
-        raise DemoError("Home Assistant could not start and went into recovery mode.")
-    return "" if config["state"] == "RUNNING" else f"Home Assistant is {config['state']}"
-
-
-def _free_port(wanted: int | None) -> int:
-    for port in (wanted,) if wanted else (USUAL_PORT, 0):
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((ADDRESS, port))
-            except OSError:
-                continue
-            free: int = listener.getsockname()[1]
-            return free
-    raise DemoError(
-        f"Port {wanted} is in use. Choose another port, or leave it out to use a free one."
-    )
-
-
 async def _run(port: int | None, config: Path | None, *, checking: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
@@ -120,7 +81,7 @@ async def _run(port: int | None, config: Path | None, *, checking: bool) -> int:
     with TemporaryDirectory(prefix="home-assistant-") as temporary:
         folder = (config or Path(temporary)).resolve()
         try:
-            await demo(folder, _free_port(port), checking=checking)
+            await demo(folder, free_port(port), checking=checking)
         except asyncio.CancelledError:
             print("Stopped.")
             return 1 if checking else 0

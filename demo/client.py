@@ -21,6 +21,7 @@ class Client:
     def __init__(self, session: ClientSession, socket: ClientWebSocketResponse, token: str) -> None:
         self._session = session
         self._socket = socket
+        self.token = token
         self._headers = {"Authorization": f"Bearer {token}"}
         self._commands = 0
         self._turn = Lock()
@@ -74,14 +75,22 @@ async def first_user(url: str) -> AsyncIterator[Client]:
         user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": "en"}
         created = await _ask(session, "POST", "/api/onboarding/users", json=user | application)
         grant = {"grant_type": "authorization_code", "code": created["auth_code"]}
-        token = (await _ask(session, "POST", "/auth/token", data=grant | application))[
-            "access_token"
-        ]
-        async with session.ws_connect("/api/websocket", max_msg_size=0) as socket:
-            await socket.receive_json()
-            await socket.send_json({"type": "auth", "access_token": token})
-            await socket.receive_json()
-            yield Client(session, socket, token)
+        granted = await _ask(session, "POST", "/auth/token", data=grant | application)
+    async with signed_in(url, granted["access_token"]) as client:
+        yield client
+
+
+@asynccontextmanager
+async def signed_in(url: str, token: str) -> AsyncIterator[Client]:
+    """Sign in. Home Assistant hangs up after a minute in which its user does nothing."""
+    async with (
+        ClientSession(url, timeout=ClientTimeout(total=TIMEOUT)) as session,
+        session.ws_connect("/api/websocket", max_msg_size=0) as socket,
+    ):
+        await socket.receive_json()
+        await socket.send_json({"type": "auth", "access_token": token})
+        await socket.receive_json()
+        yield Client(session, socket, token)
 
 
 async def _ask(session: ClientSession, method: str, path: str, **request: Any) -> Any:

@@ -10,10 +10,10 @@ DAYS = 4
 class Clock:
     """A meter's clock, behind until the meter has lived through the days before the demo."""
 
-    def __init__(self) -> None:
+    def __init__(self, days: int = DAYS) -> None:
         now = datetime.now(ZoneInfo(TIME_ZONE))
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        self.start = (midnight - timedelta(days=DAYS)).astimezone(UTC)
+        self.start = (midnight - timedelta(days=days)).astimezone(UTC)
         # The same for all of that time: a meter's clock knows no daylight saving.
         self._offset = now.utcoffset() or timedelta()
         self.stopped_at: datetime | None = self.start

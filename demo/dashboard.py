@@ -11,6 +11,19 @@ POWER = {"unit_class": "power", "unit_of_measurement": "kW", "mean_type": 1, "ha
 
 async def set_up_dashboard(device: Device, history: list[Moment]) -> None:
     """Give the dashboard its sensors, and those a past."""
+    forward, reverse, power = await give_past(device, history)
+    grid = {
+        "type": "grid",
+        "stat_energy_from": forward,
+        "stat_energy_to": reverse,
+        "power_config": {"stat_rate": power},
+        "cost_adjustment_day": 0,
+    }
+    await device.client.command("energy/save_prefs", energy_sources=[grid])
+
+
+async def give_past(device: Device, history: list[Moment]) -> tuple[str, str, str]:
+    """Import statistics of forward and reverse energy and of power, and return their ids."""
     forward = await device.entity_id("sensor", "forward_active_energy")
     reverse = await device.entity_id("sensor", "reverse_active_energy")
     power = await device.entity_id("sensor", "active_power")
@@ -23,15 +36,7 @@ async def set_up_dashboard(device: Device, history: list[Moment]) -> None:
     await _import(device, forward, ENERGY, energy_rows(forwards, taken))
     await _import(device, reverse, ENERGY, energy_rows(reverses, given))
     await _import(device, power, POWER, power_rows(history))
-
-    grid = {
-        "type": "grid",
-        "stat_energy_from": forward,
-        "stat_energy_to": reverse,
-        "power_config": {"stat_rate": power},
-        "cost_adjustment_day": 0,
-    }
-    await device.client.command("energy/save_prefs", energy_sources=[grid])
+    return forward, reverse, power
 
 
 async def _import(device: Device, entity_id: str, kind: dict[str, Any], rows: list[Row]) -> None:

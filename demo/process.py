@@ -60,11 +60,16 @@ def _write_storage(storage: Path, key: str, version: int, data: dict[str, object
 
 
 @asynccontextmanager
-async def home_assistant(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Home Assistant, started here and stopped on leaving."""
+async def home_assistant(
+    folder: Path, python: str = sys.executable
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Home Assistant, started here and stopped on leaving.
+
+    `python` is the interpreter of the environment that it is installed in.
+    """
     with (folder / OUTPUT).open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "homeassistant", "--config", str(folder), "--skip-pip"),
+            *(python, "-m", "homeassistant", "--config", str(folder), "--skip-pip"),
             # Python looks for modules where it is started, and must not find the checkout's.
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
