@@ -8,6 +8,9 @@ import pytest
 
 from simulator.virtual_time import VirtualTimeLoop
 
+# They are in real time, in one loop, and have another command: `scripts/test --browser`.
+collect_ignore = ["e2e"]
+
 # The same examples in every run and on every machine, however long one takes.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
