@@ -259,6 +259,11 @@ class HomeAssistant:
         """What the guard remembers."""
         return self._reader.memory if self._reader else Memory()
 
+    @property
+    def stored(self) -> Memory:
+        """What the guard remembers after a kill."""
+        return Memory.from_json(json.loads(self._disk) if self._disk else None)
+
     async def poll(self) -> Verdict | None:
         """Return what would be published, None if the poll fails."""
         try:
@@ -290,8 +295,7 @@ class HomeAssistant:
         meter = await identify(self._bus, ADDRESS)
         if meter.identity.serial_number != SERIAL_NUMBER:
             raise WrongMeterError(expected=SERIAL_NUMBER, found=meter.identity.serial_number)
-        memory = Memory.from_json(json.loads(self._disk) if self._disk else None)
-        reader = GuardedReader(meter, memory, self._now)
+        reader = GuardedReader(meter, self.stored, self._now)
         await self._read_settings(reader, meter)
         return reader, meter
 
@@ -338,12 +342,16 @@ class House:
         self.tally = Tally()
         speaks_mbus = task.protocol == "mbus"
         direct, transformers = ("6933", "6943") if speaks_mbus else ("6934", "6944")
+        model = random.choice((direct, direct, transformers))
+        code = random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11))
+        speed = random.choice((1, 1, 1, 4))
         self.meter = VirtualMeter(
-            model=random.choice((direct, direct, transformers)),
+            model=model,
             serial_number=SERIAL_NUMBER,
             address=ADDRESS,
-            calculation_code=random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11)),
-            speed=random.choice((1, 1, 1, 4)),
+            calculation_code=code,
+            # Faster, its load would be more than the transformers can carry.
+            speed=1 if model == transformers else speed,
             clock=loop.time,
             seed=random.randrange(2**32),
         )
@@ -543,12 +551,16 @@ class House:
             await self._wait()
         self.tally.counts["spells"] += 1
         # What is not published may still have to stay before it is believed.
-        behind = {
+        self._surprised = self._surprised and bool(self._behind(self._ha.memory))
+        # After a kill, what is on the disk counts again.
+        self._unnoticed &= self._behind(self._ha.memory) | self._behind(self._ha.stored)
+
+    def _behind(self, memory: Memory) -> set[tuple[Quantity, int]]:
+        """Return what a memory takes for true and the meter does not show."""
+        return {
             (quantity, round(accepted.value * 100))
-            for quantity, accepted in self._ha.memory.accepted.items()
+            for quantity, accepted in memory.accepted.items()
         } - {entry for shown in self._truth.lately for entry in shown.items()}
-        self._surprised = self._surprised and bool(behind)
-        self._unnoticed &= behind
 
     async def _wait(self) -> None:
         await asyncio.sleep(min(self.interval, self._ha.read_again_after or self.interval))
