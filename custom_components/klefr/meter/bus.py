@@ -107,6 +107,11 @@ class Bus(ABC):
         return end
 
     @property
+    @abstractmethod
+    def silence(self) -> float:
+        """How long the bus has to be silent before a request, in seconds."""
+
+    @property
     def held(self) -> bool:
         """Whether anything uses the bus."""
         return self._holders > 0
@@ -211,13 +216,8 @@ class OwnBus(Bus):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._transport: serialx.BaseSerialTransport | None = None
-        self._listener = _Listener(link, self._silence, self._overhear)
+        self._listener = _Listener(link, self.silence, self._overhear)
         self._overdue: deque[_Overdue] = deque(maxlen=ATTEMPTS)
-
-    @property
-    @abstractmethod
-    def _silence(self) -> float:
-        """How long the bus has to be silent before a request, in seconds."""
 
     async def _exchange[FrameT](
         self,
@@ -355,7 +355,7 @@ class OwnBus(Bus):
         rested_at = self._listener.heard_at + REST_AFTER_NOISE
         if isinstance(failure, NeverSilentError) and asyncio.get_running_loop().time() < rested_at:
             raise NeverSilentError("The port did not fall silent a moment ago")
-        self._listener = _Listener(self.link, self._silence, self._overhear)
+        self._listener = _Listener(self.link, self.silence, self._overhear)
         self._overdue.clear()
         self._transport = await open_link(self.link, lambda: self._listener)
 

@@ -125,7 +125,7 @@ def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
     for direction, kind, columns in product(DIRECTIONS, KINDS, (TARIFFS, PHASES)):
         [whole] = _energies((direction,), (kind,), ("",))
         parts = _energies((direction,), (kind,), columns)
-        if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
+        if not wanted.isdisjoint((whole, *parts)):
             found |= {whole, *parts}
     # Totals may fall: what swaps them leaves their sum as it is.
     for total in found & TOTALS:

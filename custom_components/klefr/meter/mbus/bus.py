@@ -113,7 +113,7 @@ class MBusBus(OwnBus):
 
     @property
     @override
-    def _silence(self) -> float:
+    def silence(self) -> float:
         return IDLE_BITS / self.link.baud_rate
 
     async def read(self, target: Target) -> list[Telegram]:

@@ -66,6 +66,9 @@ PIECE_ATTEMPTS: Final = 2
 MEMORY_FIRMWARE: Final = "firmware_version"
 MEMORY_CUTS: Final = "cuts"
 
+# A meter has a few plans for what is due at a time, and others for each of its usual delays.
+PLANS_KEPT: Final = 1024
+
 type Key = Quantity | Setting | Identifier
 
 BLOCKS: Final = tuple(
@@ -138,6 +141,8 @@ class ModbusMeter(Meter):
         self._address = address
         self._cuts = cuts
         self._answered_last = False
+        self._energies_read: list[tuple[Block, float]] = []
+        """The blocks with energies that were read last, and when."""
         self._maximum_current = 0.0
 
     @staticmethod
@@ -194,16 +199,13 @@ class ModbusMeter(Meter):
     @override
     async def read_along(self, quantities: Collection[Quantity]) -> Reading:
         wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
-        cuts = self._cuts
-        began = asyncio.get_running_loop().time()
-        along = _readable_along(wanted, cuts) & {*self.quantities, *SETTINGS}
+        along = _readable_along(wanted, self._cuts, self._pause) & {*self.quantities, *SETTINGS}
+        self._energies_read.clear()
         values = await self._read_own_values(wanted | along)
-        pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
-        at_once = len(pieces) <= 1 and self._cuts == cuts
         return Reading(
             values={key: value for key, value in values.items() if isinstance(key, Quantity)},
             calculation_code=values.get(Setting.CALCULATION_CODE),
-            spread=0.0 if at_once else asyncio.get_running_loop().time() - began,
+            spread=self._spread,
         )
 
     @override
@@ -268,7 +270,7 @@ class ModbusMeter(Meter):
             if not addresses.isdisjoint(register.addresses)
         ]
         await self._read_own_values(())
-        words = await self._read_blocks(plan(touched, self._cuts))
+        words = await self._read_blocks(plan(touched, self._cuts, pause=self._pause))
         return {
             "registers": {
                 f"0x{block[0]:04X}": [f"{words[address]:04X}" for address in block]
@@ -286,6 +288,21 @@ class ModbusMeter(Meter):
         voltages = await self._read_own_values((Quantity.VOLTAGE, *VOLTAGES_OF_THREE_PHASES))
         of_three_phases = any(voltages[voltage] for voltage in VOLTAGES_OF_THREE_PHASES)
         return 1 if voltages[Quantity.VOLTAGE] and not of_three_phases else 3
+
+    @property
+    def _spread(self) -> float:
+        """Seconds between the first and the last answer with energies; 0 for one answer."""
+        if len(self._energies_read) <= 1:
+            return 0.0
+        (first, first_read_at), *_, (_, last_read_at) = self._energies_read
+        # The meter knew the first values before it sent them.
+        return last_read_at - first_read_at + first.characters * self._bus.link.character_time
+
+    @property
+    def _pause(self) -> int:
+        """What a request costs beside its frames, in characters."""
+        seconds = self._bus.silence + self._bus.delay(self._address)
+        return round(seconds / self._bus.link.character_time)
 
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
@@ -318,7 +335,7 @@ class ModbusMeter(Meter):
 
     async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
         wanted = frozenset(keys)
-        words = await self._read_blocks(_plan_for(wanted, self._cuts))
+        words = await self._read_blocks(_plan_for(wanted, self._cuts, self._pause))
         return {key: self._decode(REGISTERS[key], words) for key in wanted}
 
     def _decode(self, register: Register, words: Mapping[int, int]) -> Any:
@@ -326,9 +343,9 @@ class ModbusMeter(Meter):
             [words[address] for address in register.addresses], self._maximum_current
         )
 
-    async def _read_blocks(self, blocks: Iterable[Block]) -> Mapping[int, int]:
+    async def _read_blocks(self, blocks: Sequence[Block]) -> Mapping[int, int]:
         """Read words, by address."""
-        if not self._answered_last:
+        if not self._answered_last and SERIAL_NUMBER_BLOCK not in blocks[:1]:
             # A meter that is still silent shows it soonest where least is asked of it.
             await self._read_piece(SERIAL_NUMBER_BLOCK)
         words: dict[int, int] = {}
@@ -386,6 +403,8 @@ class ModbusMeter(Meter):
             self._address, block.start, block.count, attempts=attempts
         )
         self._answered_last = True
+        if block.start in ENERGY_BLOCK:
+            self._energies_read.append((block, asyncio.get_running_loop().time()))
         return dict(enumerate(words, block.start))
 
     async def _write(self, register: Register, value: SettingValue) -> None:
@@ -397,17 +416,19 @@ class ModbusMeter(Meter):
             await self._bus.write_registers(self._address, register.address, words)
 
 
-@lru_cache
-def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
+@lru_cache(maxsize=PLANS_KEPT)
+def _plan_for(keys: frozenset[Key], cuts: frozenset[int], pause: int) -> Sequence[Block]:
     """Plan what every poll reads again."""
-    return plan((REGISTERS[key] for key in keys), cuts)
+    return plan((REGISTERS[key] for key in keys), cuts, pause=pause)
 
 
-@lru_cache
-def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key]:
+@lru_cache(maxsize=PLANS_KEPT)
+def _readable_along(keys: frozenset[Key], cuts: frozenset[int], pause: int) -> frozenset[Key]:
     """Return what the guard can check with, and reading these keys reads anyway."""
     addresses = {
-        address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
+        address
+        for block in _plan_for(keys, cuts, pause)
+        for address in range(block.start, block.stop)
     }
     return frozenset(key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses))
 
