@@ -143,21 +143,6 @@ async def test_only_what_enabled_entities_need_is_read(
     assert [request[1:6].hex() for request in line.requests] == ["0340000002", "0350020002"]
 
 
-async def test_the_default_entities_are_read_without_the_gaps_between_them(
-    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
-) -> None:
-    line.requests.clear()
-    await wait(hass)
-    assert [(request[2:4].hex(), request[5]) for request in line.requests] == [
-        ("4000", 2),
-        ("401d", 2),
-        ("5002", 24),
-        ("502a", 2),
-        ("600c", 24),
-        ("6049", 2),
-    ]
-
-
 async def test_two_meters_share_a_port(
     hass: HomeAssistant, entry_data: dict[str, Any], virtual_meter: VirtualMeter
 ) -> None:

@@ -22,6 +22,7 @@ from .errors import (
 from .health import Exchange, Health, Outcome
 from .link import UART_PIECE, Protocol, SerialLink
 from .port import open_link
+from .schedule import Load
 
 ATTEMPTS: Final = 3
 
@@ -87,9 +88,11 @@ class Bus(ABC):
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet.
 
-        `tally` counts the requests, and their failures by the key of the error.
+        `tally` counts the requests, and their failures by the key of the error. `load` is what
+        those who read meters regularly need of the bus.
         """
         self.link = link
+        self.load = Load()
         self.tally: Counter[str] = Counter()
         self._holders = 0
         self._turn = asyncio.Lock()

@@ -1,9 +1,12 @@
 """One M-Bus line: opens it and talks to one meter on it at a time."""
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Final, override
 
 from ..bus import ADAPTER_DELAY, ATTEMPTS, LATE, LONGEST_FRAME, OwnBus
@@ -39,6 +42,8 @@ IDLE_BITS: Final = 33
 STATION_BITS: Final = 0x30
 
 LONGEST_READOUT: Final = 16  # telegrams
+READOUTS_KEPT: Final = 9
+"""Of so many, the usual time is taken."""
 
 ANY_MANUFACTURER: Final = 0xFFFF
 
@@ -113,6 +118,9 @@ class MBusBus(OwnBus):
         self._observed_address: int | str | None = None
         self._slack = ADAPTER_DELAY
         self._late_until = 0.0
+        self._readout_times: dict[Target, deque[float]] = defaultdict(
+            partial(deque, maxlen=READOUTS_KEPT)
+        )
 
     @property
     @override
@@ -128,14 +136,20 @@ class MBusBus(OwnBus):
 
     async def read_answers(self, target: Target) -> list[Answer]:
         """Like `read`, with the frames that carried the telegrams."""
-        if not isinstance(target, SecondaryAddress):
-            async with self._reached(target) as address:
-                return await self._read_out(target, address)
-        async with self._reached(target, select=False):
-            answers = await self._read_selected(target)
-            # It may stay selected. Nothing else is.
-            self._selected = target
+        async with self._reached(target, select=False) as address:
+            began = asyncio.get_running_loop().time()
+            if isinstance(target, SecondaryAddress):
+                answers = await self._read_selected(target)
+                # It may stay selected. Nothing else is.
+                self._selected = target
+            else:
+                answers = await self._read_out(target, address)
+            self._readout_times[target].append(asyncio.get_running_loop().time() - began)
             return answers
+
+    def readout_time(self, target: Target) -> float:
+        """Return how long the line usually needs for a meter's readout, in seconds."""
+        return median(self._readout_times[target] or (0.0,))
 
     async def find(self, target: Target, *, attempts: int = 1) -> Telegram | None:
         """Ask which meter answers, waiting no longer than a meter may take.
@@ -403,7 +417,7 @@ class MBusBus(OwnBus):
 
     @override
     async def _close(self) -> None:
-        if self._selected is not None and self._listener.failure is None:
+        if self._transport is not None and self._selected is not None:
             # It must not disturb what uses the port next.
             await self._deselect()
         await super()._close()

@@ -93,6 +93,7 @@ CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
 VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
 
 SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
+IDENTIFIED: Final = (Identifier.SERIAL_NUMBER,)
 SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMBER.addresses.stop)
 
 # What decides which currents, and so which powers, the meter's readings can mean. It is set on the
@@ -134,6 +135,7 @@ class ModbusMeter(Meter):
     counters = frozenset(COUNTERS)
     registers = BLOCKS
     reports_settings = True
+    all_at_once = False
 
     def __init__(self, bus: ModbusLine, address: int, cuts: frozenset[int]) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -197,26 +199,41 @@ class ModbusMeter(Meter):
         }
 
     @override
-    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
-        wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
+    async def read_along(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> Reading:
+        wanted = _wanted(quantities, settings, identified=identified)
         along = _readable_along(wanted, self._cuts, self._pause) & {*self.quantities, *SETTINGS}
         self._energies_read.clear()
         values = await self._read_own_values(wanted | along)
+        await self._take_current_range(values)
         return Reading(
             values={key: value for key, value in values.items() if isinstance(key, Quantity)},
-            calculation_code=values.get(Setting.CALCULATION_CODE),
+            settings={key: value for key, value in values.items() if isinstance(key, Setting)},
             spread=self._spread,
         )
 
     @override
+    def line_time(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> float:
+        wanted = _wanted(quantities, settings, identified=identified)
+        pause = self._pause
+        blocks = _plan_for(wanted, self._cuts, pause)
+        characters = sum(block.characters + pause for block in blocks)
+        return characters * self._bus.link.character_time
+
+    @override
     async def read_settings(self) -> Settings:
-        values = await self._read_own_values((*SETTINGS, *CURRENT_RANGE))
-        if None not in (values[key] for key in CURRENT_RANGE):
-            identity = _with_current_range(self.identity, values)
-            # Readings are judged by it for minutes, and a checksum does not see all damage.
-            if identity != self.identity and await self._confirms(values, CURRENT_RANGE):
-                self._set_identity(identity)
-        return {setting: values[setting] for setting in SETTINGS}
+        return (await self.read_along((), settings=SETTINGS)).settings
 
     @override
     async def write(self, setting: Setting, value: SettingValue) -> None:
@@ -233,16 +250,16 @@ class ModbusMeter(Meter):
     @override
     async def reset(self, counter: Counter) -> None:
         quantity = COUNTERS[counter]
-        before = (await self._read_own_values((quantity,)))[quantity]
+        before = (await self._read_own_values((*IDENTIFIED, quantity)))[quantity]
         await self._write(REGISTERS[quantity], 0)
-        found = (await self._read_own_values((quantity,)))[quantity]
+        found = (await self._read_own_values((*IDENTIFIED, quantity)))[quantity]
         # It may have counted on already.
         if found is None or (before and found >= before):
             raise NotResetError(counter, found=found)
 
     @override
     async def read_communication(self) -> Communication:
-        values = await self._read_own_values(COMMUNICATION)
+        values = await self._read_own_values((*IDENTIFIED, *COMMUNICATION))
         link = self._bus.link
         return Communication(
             address=values[Setting.ADDRESS] or self._address,
@@ -254,7 +271,7 @@ class ModbusMeter(Meter):
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
         if value not in COMMUNICATION.get(setting, ()):
             raise InvalidValueError(setting, value)
-        await self._read_own_values(())
+        await self._read_own_values(IDENTIFIED)
         await self._write(REGISTERS[setting], value)
 
     @override
@@ -269,7 +286,7 @@ class ModbusMeter(Meter):
             for register in REGISTERS.values()
             if not addresses.isdisjoint(register.addresses)
         ]
-        await self._read_own_values(())
+        await self._read_own_values(IDENTIFIED)
         words = await self._read_blocks(plan(touched, self._cuts, pause=self._pause))
         return {
             "registers": {
@@ -310,25 +327,35 @@ class ModbusMeter(Meter):
         self._maximum_current = identity.maximum_current or 0
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
-        await self._read_own_values(())
+        await self._read_own_values(IDENTIFIED)
         await self._write(REGISTERS[setting], value)
-        found = (await self._read_own_values((setting,)))[setting]
+        found = (await self._read_own_values((*IDENTIFIED, setting)))[setting]
         if found != value:
             raise NotAcceptedError(setting, written=value, found=found)
 
     async def _confirms(self, values: Mapping[Key, Any], keys: Collection[Key]) -> bool:
         """Tell whether a second answer says the same."""
-        again = await self._read_own_values(keys)
+        again = await self._read_own_values((*IDENTIFIED, *keys))
         return all(again[key] == values[key] for key in keys)
 
+    async def _take_current_range(self, values: Mapping[Key, Any]) -> None:
+        """Judge readings from now on by the currents that the meter says it measures."""
+        if None in (values.get(key) for key in CURRENT_RANGE):
+            return
+        identity = _with_current_range(self.identity, values)
+        # Readings are judged by it for minutes, and a checksum does not see all damage.
+        if identity != self.identity and await self._confirms(values, CURRENT_RANGE):
+            self._set_identity(identity)
+
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
-        """Read values together with the serial number that says whose they are."""
+        """Read values, and make sure whose they are if the serial number is among them."""
 
         async def ask() -> Mapping[Key, Any]:
-            values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
-            check_serial_number(
-                expected=self.identity.serial_number, found=values[Identifier.SERIAL_NUMBER]
-            )
+            values = await self._read_values(keys)
+            if Identifier.SERIAL_NUMBER in values:
+                check_serial_number(
+                    expected=self.identity.serial_number, found=values[Identifier.SERIAL_NUMBER]
+                )
             return values
 
         return await confirmed(ask)
@@ -414,6 +441,23 @@ class ModbusMeter(Meter):
             await self._bus.write_register(self._address, register.address, words[0])
         else:
             await self._bus.write_registers(self._address, register.address, words)
+
+
+def _wanted(
+    quantities: Collection[Quantity], settings: Collection[Setting], *, identified: bool
+) -> frozenset[Key]:
+    """Return the registers that are wanted.
+
+    The range of currents is set at the meter, like the rate of the S0 outputs beside it.
+    """
+    return frozenset(
+        (
+            *quantities,
+            *(SETTINGS & frozenset(settings)),
+            *(CURRENT_RANGE if Setting.S0_RATE in settings else ()),
+            *(IDENTIFIED if identified else ()),
+        )
+    )
 
 
 @lru_cache(maxsize=PLANS_KEPT)
