@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import (
@@ -13,10 +14,12 @@ from homeassistant.const import (
     Platform,
 )
 from homeassistant.core import Event, EventStateReportedData, HomeAssistant, callback
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import issue_registry as ir
 from pytest_homeassistant_custom_component.common import MockConfigEntry, async_capture_events
 
 from custom_components.klefr.const import DOMAIN
+from custom_components.klefr.issues import async_check
 from custom_components.klefr.meter.schedule import Demand
 from simulator.line import Line
 from simulator.meter import VirtualMeter
@@ -222,3 +225,89 @@ async def test_a_state_is_written_only_if_it_is_another_one(
         entity_id(hass, Platform.SENSOR, "voltage_l1")
     ]
     assert not reported
+
+
+async def options_form(hass: HomeAssistant, entry: MockConfigEntry) -> Any:
+    return await hass.config_entries.options.async_init(entry.entry_id)
+
+
+async def test_the_options_say_which_interval_works(
+    hass: HomeAssistant, loaded: MockConfigEntry
+) -> None:
+    load = loaded.runtime_data.bus.load
+    load.demands["others"] = Demand(interval=10, seconds=lambda _: 8.87)
+    form = await options_form(hass, loaded)
+    assert form["description_placeholders"]["load"] == (
+        "The bus is busy for 90 % of the time. For this meter, the shortest interval that works"
+        " is 8 s."
+    )
+    flow = form["flow_id"]
+    form = await hass.config_entries.options.async_configure(flow, {"update_interval": 7})
+    assert form["errors"] == {"update_interval": "interval_too_short"}
+    assert form["description_placeholders"]
+    assert form["description_placeholders"]["shortest"] == "8"
+    form = await hass.config_entries.options.async_configure(flow, {"update_interval": 8})
+    assert form["type"] is FlowResultType.CREATE_ENTRY
+
+
+async def test_a_longer_interval_is_taken_even_if_the_bus_is_overloaded(
+    hass: HomeAssistant, loaded: MockConfigEntry
+) -> None:
+    load = loaded.runtime_data.bus.load
+    load.demands["others"] = Demand(interval=10, seconds=lambda _: 9.5)
+    form = await options_form(hass, loaded)
+    assert "First choose longer intervals" in form["description_placeholders"]["load"]
+    form = await hass.config_entries.options.async_configure(
+        form["flow_id"], {"update_interval": 5}
+    )
+    assert form["errors"] == {"update_interval": "bus_full"}
+    form = await hass.config_entries.options.async_configure(
+        form["flow_id"], {"update_interval": 20}
+    )
+    assert form["type"] is FlowResultType.CREATE_ENTRY
+
+
+async def test_the_options_of_a_meter_that_is_not_read_say_so(
+    hass: HomeAssistant, entry: MockConfigEntry
+) -> None:
+    form = await options_form(hass, entry)
+    assert "does not read the meter" in form["description_placeholders"]["load"]
+
+
+async def test_a_bus_that_gets_too_many_meters_is_a_repair_until_it_is_mended(
+    hass: HomeAssistant,
+) -> None:
+    def issues() -> list[ir.IssueEntry]:
+        async_check(hass)
+        found = ir.async_get(hass).issues.values()
+        return [issue for issue in found if issue.translation_key == "bus_overloaded"]
+
+    meters = virtual_meters(12)
+    for meter in meters:
+        meter.baud_rate = 1200
+    async with serve(*meters, virtual="virtual://slow") as line:
+        few = await set_up(hass, line, meters[:10], baud_rate=1200)
+        assert not issues()
+        more = await set_up(hass, line, meters[10:], baud_rate=1200)
+        [issue] = issues()
+        assert issue.translation_placeholders == {
+            "meter": "KLEFR 6934 22091001",
+            "meters": ", ".join(f"KLEFR 6934 {meter.serial_number}" for meter in meters),
+            "port": "slow",
+            "busy": "100",
+            "most": "90",
+            "shortest": "12",
+        }
+        # A longer interval for some of them.
+        for entry in more:
+            hass.config_entries.async_update_entry(entry, options={"update_interval": 60})
+            await hass.config_entries.async_reload(entry.entry_id)
+        assert not issues()
+        for entry in more:
+            hass.config_entries.async_update_entry(entry, options={"update_interval": 10})
+            await hass.config_entries.async_reload(entry.entry_id)
+        assert issues()
+        for entry in more:
+            await hass.config_entries.async_remove(entry.entry_id)
+        assert not issues()
+        await tear_down(hass, few)
