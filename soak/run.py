@@ -10,7 +10,7 @@ What has to hold:
 - No energy is published that the meter never had: its own registers, as they were when a
   request reached it, in steps of 0.01 kWh.
 - Nothing is published that the meter cannot measure.
-- No counter falls by more than the rounding without the guard saying that it believes a jump.
+- No counter falls by more than 0.04 kWh without the guard saying that it believes a jump.
 - Two polls after a spell, what is published is what the meter shows. Three minutes after it
   where a surprise stays: what the meter counts was changed, or its calculation code was
   misread, or the guard took a value for true that it could not tell from the truth.
@@ -126,6 +126,8 @@ LATER: Final = 300.0
 """Seconds between two looks for that."""
 LONGEST_WAY: Final = 10_000
 """Steps that a counter may take between two looks at it. Beyond that it was set."""
+MOST_UNSAID: Final = 4
+"""Steps by which a counter may fall without a word."""
 MOST_STEPS: Final = 99_999_999 * 100
 
 
@@ -636,7 +638,7 @@ class House:
             if steps not in self._truth.had[quantity] and (quantity, steps) not in self._unnoticed:
                 raise Failure(f"{quantity} is published as {value}, the meter shows {sorted(now)}")
             last = self._published.get(quantity, steps)
-            fallen = last - steps > _rounding(quantity) and quantity not in TOTALS
+            fallen = last - steps > MOST_UNSAID and quantity not in TOTALS
             if fallen and quantity not in jumped:
                 raise Failure(f"{quantity} fell from {last / 100} to {steps / 100}")
             self._published[quantity] = steps
