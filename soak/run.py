@@ -76,6 +76,8 @@ from simulator.modbus import Framing, ModbusFace
 from simulator.virtual_time import VirtualTimeLoop
 
 FAULTS_PER_HOUSE: Final = 1000
+SINGLE_PHASE_EVERY: Final = 5
+"""Each fifth house on Modbus has a single-phase meter."""
 ADDRESS: Final = 5
 SERIAL_NUMBER: Final = "22091039"
 OTHER_SERIAL_NUMBER: Final = "22091040"
@@ -110,6 +112,7 @@ DEFAULT_QUANTITIES: Final = frozenset(
         Quantity.RESETTABLE_COUNTER,
         Quantity.ACTIVE_POWER,
         Quantity.VOLTAGE_L1,
+        Quantity.VOLTAGE,
     }
 )
 FEW_QUANTITIES: Final = frozenset(
@@ -182,6 +185,7 @@ def _steps_of(values: Energy, name: str, meter: VirtualMeter) -> Iterator[tuple[
         *(
             (f"_l{number}", *counts)
             for number, counts in enumerate(zip(forward.phases, reverse.phases, strict=True), 1)
+            if meter.model.kind.phases == 3
         ),
     ]
     mbus_rounding = meter.model.speaks_mbus
@@ -338,8 +342,12 @@ class House:
         self.tally = Tally()
         speaks_mbus = task.protocol == "mbus"
         direct, transformers = ("6933", "6943") if speaks_mbus else ("6934", "6944")
+        model = random.choice((direct, direct, transformers))
+        # By number: drawn at random it would change what happens in all houses.
+        if not speaks_mbus and task.house % SINGLE_PHASE_EVERY == SINGLE_PHASE_EVERY - 1:
+            model = "pro2" if task.house % 2 else "pro1"
         self.meter = VirtualMeter(
-            model=random.choice((direct, direct, transformers)),
+            model=model,
             serial_number=SERIAL_NUMBER,
             address=ADDRESS,
             calculation_code=random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11)),
@@ -655,7 +663,9 @@ _TIMING_KINDS: Final = tuple(TIMING_FAULTS)
 
 def _range_of(quantity: Quantity, meter: VirtualMeter) -> tuple[float, float]:
     """Return what a meter can measure, and not more."""
-    most = 1.2 * (meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else 100)
+    kind = meter.model.kind
+    greatest = meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else kind.rated_current
+    most = 1.2 * greatest
     if quantity.startswith("voltage"):
         return 0, 500
     if quantity.startswith("current"):
