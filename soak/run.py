@@ -76,6 +76,8 @@ from simulator.modbus import Framing, ModbusFace
 from simulator.virtual_time import VirtualTimeLoop
 
 FAULTS_PER_HOUSE: Final = 1000
+SINGLE_PHASE_EVERY: Final = 5
+"""Each fifth house on Modbus has a single-phase meter."""
 ADDRESS: Final = 5
 SERIAL_NUMBER: Final = "22091039"
 OTHER_SERIAL_NUMBER: Final = "22091040"
@@ -110,6 +112,7 @@ DEFAULT_QUANTITIES: Final = frozenset(
         Quantity.RESETTABLE_COUNTER,
         Quantity.ACTIVE_POWER,
         Quantity.VOLTAGE_L1,
+        Quantity.VOLTAGE,
     }
 )
 FEW_QUANTITIES: Final = frozenset(
@@ -184,6 +187,7 @@ def _steps_of(values: Energy, name: str, meter: VirtualMeter) -> Iterator[tuple[
         *(
             (f"_l{number}", *counts)
             for number, counts in enumerate(zip(forward.phases, reverse.phases, strict=True), 1)
+            if meter.model.kind.phases == 3
         ),
     ]
     mbus_rounding = meter.model.speaks_mbus
@@ -347,13 +351,16 @@ class House:
         model = random.choice((direct, direct, transformers))
         code = random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11))
         speed = random.choice((1, 1, 1, 4))
+        # By number: drawn at random it would change what happens in all houses.
+        if not speaks_mbus and task.house % SINGLE_PHASE_EVERY == SINGLE_PHASE_EVERY - 1:
+            model = "pro2" if task.house % 2 else "pro1"
         self.meter = VirtualMeter(
             model=model,
             serial_number=SERIAL_NUMBER,
             address=ADDRESS,
             calculation_code=code,
-            # Faster, its load would be more than the transformers can carry.
-            speed=1 if model == transformers else speed,
+            # Faster, its load would be more than transformers or a single phase can carry.
+            speed=speed if model == direct else 1,
             clock=loop.time,
             seed=random.randrange(2**32),
         )
@@ -669,7 +676,9 @@ _TIMING_KINDS: Final = tuple(TIMING_FAULTS)
 
 def _range_of(quantity: Quantity, meter: VirtualMeter) -> tuple[float, float]:
     """Return what a meter can measure, and not more."""
-    most = 1.2 * (meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else 100)
+    kind = meter.model.kind
+    greatest = meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else kind.rated_current
+    most = 1.2 * greatest
     if quantity.startswith("voltage"):
         return 0, 500
     if quantity.startswith("current"):
