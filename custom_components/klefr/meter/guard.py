@@ -18,8 +18,8 @@ What a value needs to be believed:
   same, and the true energies would then count as consumption. A minute of silence, another
   value that is said twice, and a return to what is plausible end the row.
 
-A broken relation is blamed on those of its members that have fallen or jumped. If none has,
-it is blamed on all of them. A relation that stays broken is not checked until it has held a
+A relation proves something only if all its members are believed. A broken one is blamed on
+those of its members that have fallen or jumped. If none has, it is blamed on all of them. A relation that stays broken is not checked until it has held a
 hundred times in a row. So a calculation code with an unknown meaning, or phases that do not
 add up, hold no value for ever.
 
