@@ -19,9 +19,9 @@ What a value needs to be believed:
   value that is said twice, and a return to what is plausible end the row.
 
 A relation proves something only if all its members are believed. A broken one is blamed on
-those of its members that have fallen or jumped. If none has, it is blamed on all of them. A relation that stays broken is not checked until it has held a
-hundred times in a row. So a calculation code with an unknown meaning, or phases that do not
-add up, hold no value for ever.
+those of its members that have fallen or jumped. If none has, it is blamed on all of them. A
+relation that stays broken is not checked until it has held a hundred times in a row. So a
+calculation code with an unknown meaning, or phases that do not add up, hold no value for ever.
 
 Two clocks measure the time since a value was accepted. Within a run that is the monotonic
 one: setting the wall clock changes no decision. Over a restart only the wall clock is left.
