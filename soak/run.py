@@ -10,7 +10,7 @@ What has to hold:
 - No energy is published that the meter never had: its own registers, as they were when a
   request reached it, in steps of 0.01 kWh.
 - Nothing is published that the meter cannot measure.
-- No counter falls by more than the rounding without the guard saying that it believes a jump.
+- No counter falls by more than 0.04 kWh without the guard saying that it believes a jump.
 - Two polls after a spell, what is published is what the meter shows. Three minutes after it
   where a surprise stays: what the meter counts was changed, or its calculation code was
   misread, or the guard took a value for true that it could not tell from the truth.
@@ -76,6 +76,8 @@ from simulator.modbus import Framing, ModbusFace
 from simulator.virtual_time import VirtualTimeLoop
 
 FAULTS_PER_HOUSE: Final = 1000
+SINGLE_PHASE_EVERY: Final = 5
+"""Each fifth house on Modbus has a single-phase meter."""
 ADDRESS: Final = 5
 SERIAL_NUMBER: Final = "22091039"
 OTHER_SERIAL_NUMBER: Final = "22091040"
@@ -110,6 +112,7 @@ DEFAULT_QUANTITIES: Final = frozenset(
         Quantity.RESETTABLE_COUNTER,
         Quantity.ACTIVE_POWER,
         Quantity.VOLTAGE_L1,
+        Quantity.VOLTAGE,
     }
 )
 FEW_QUANTITIES: Final = frozenset(
@@ -126,6 +129,8 @@ LATER: Final = 300.0
 """Seconds between two looks for that."""
 LONGEST_WAY: Final = 10_000
 """Steps that a counter may take between two looks at it. Beyond that it was set."""
+MOST_UNSAID: Final = 4
+"""Steps by which a counter may fall without a word."""
 MOST_STEPS: Final = 99_999_999 * 100
 
 
@@ -182,6 +187,7 @@ def _steps_of(values: Energy, name: str, meter: VirtualMeter) -> Iterator[tuple[
         *(
             (f"_l{number}", *counts)
             for number, counts in enumerate(zip(forward.phases, reverse.phases, strict=True), 1)
+            if meter.model.kind.phases == 3
         ),
     ]
     mbus_rounding = meter.model.speaks_mbus
@@ -345,13 +351,16 @@ class House:
         model = random.choice((direct, direct, transformers))
         code = random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11))
         speed = random.choice((1, 1, 1, 4))
+        # By number: drawn at random it would change what happens in all houses.
+        if not speaks_mbus and task.house % SINGLE_PHASE_EVERY == SINGLE_PHASE_EVERY - 1:
+            model = "pro2" if task.house % 2 else "pro1"
         self.meter = VirtualMeter(
             model=model,
             serial_number=SERIAL_NUMBER,
             address=ADDRESS,
             calculation_code=code,
-            # Faster, its load would be more than the transformers can carry.
-            speed=1 if model == transformers else speed,
+            # Faster, its load would be more than transformers or a single phase can carry.
+            speed=speed if model == direct else 1,
             clock=loop.time,
             seed=random.randrange(2**32),
         )
@@ -636,7 +645,7 @@ class House:
             if steps not in self._truth.had[quantity] and (quantity, steps) not in self._unnoticed:
                 raise Failure(f"{quantity} is published as {value}, the meter shows {sorted(now)}")
             last = self._published.get(quantity, steps)
-            fallen = last - steps > _rounding(quantity) and quantity not in TOTALS
+            fallen = last - steps > MOST_UNSAID and quantity not in TOTALS
             if fallen and quantity not in jumped:
                 raise Failure(f"{quantity} fell from {last / 100} to {steps / 100}")
             self._published[quantity] = steps
@@ -667,7 +676,9 @@ _TIMING_KINDS: Final = tuple(TIMING_FAULTS)
 
 def _range_of(quantity: Quantity, meter: VirtualMeter) -> tuple[float, float]:
     """Return what a meter can measure, and not more."""
-    most = 1.2 * (meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else 100)
+    kind = meter.model.kind
+    greatest = meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else kind.rated_current
+    most = 1.2 * greatest
     if quantity.startswith("voltage"):
         return 0, 500
     if quantity.startswith("current"):
