@@ -357,21 +357,28 @@ async def test_readings_that_jump_are_read_again(
     assert float(row.split(",")[3]) == energies(virtual_meter)[0]
 
 
+@pytest.fixture
+def last_triggered(hass: HomeAssistant, request: pytest.FixtureRequest) -> None:
+    """Let Home Assistant remember when the automation ran."""
+    attributes = {"last_triggered": request.param}
+    mock_restore_cache(hass, [State("automation.readings", STATE_ON, attributes)])
+
+
 @pytest.mark.parametrize(
-    ("last", "count"),
+    ("last_triggered", "count"),
     [("2026-11-01T07:00:00+00:00", 1), ("2026-12-01T08:00:00+00:00", 0), (None, 0)],
+    indirect=["last_triggered"],
 )
+@pytest.mark.usefixtures("last_triggered")
 async def test_a_turn_that_was_missed_is_noted_at_the_start(
     hass: HomeAssistant,
     freezer: FrozenDateTimeFactory,
     devices: list[str],
     csv_file: Path,
     notified: list[str],
-    last: str | None,
     count: int,
 ) -> None:
     freezer.move_to("2026-12-03 12:00:00")
-    mock_restore_cache(hass, [State("automation.readings", STATE_ON, {"last_triggered": last})])
     hass.set_state(CoreState.not_running)
     await automate(hass, devices[:1])
     await hass.async_start()
