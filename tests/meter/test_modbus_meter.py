@@ -31,6 +31,7 @@ from custom_components.klefr.meter import (
     WrongMeterError,
     identify,
 )
+from custom_components.klefr.meter.relations import TOTALS, parts_of
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 from simulator.modbus import serve
@@ -73,6 +74,16 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
     assert meter.identity.transformer_primary_current == virtual_meter.ct_primary
     assert meter.identity.transformer_secondary_current == virtual_meter.ct_secondary
     assert None not in readings.values()
+
+
+async def test_no_total_comes_along_without_what_it_is_made_of(meter: ModbusMeter) -> None:
+    wanted = {Quantity.TOTAL_ACTIVE_ENERGY, Quantity.FORWARD_ACTIVE_ENERGY_L3}
+    along = (await meter.read_along(wanted)).values.keys() - wanted
+    assert Quantity.FORWARD_ACTIVE_ENERGY in along
+    assert not TOTALS & along
+    wanted.add(Quantity.REVERSE_ACTIVE_ENERGY)
+    along = (await meter.read_along(wanted)).values.keys() - wanted
+    assert all(along >= {*parts_of(total)} - wanted for total in TOTALS & along)
 
 
 async def test_a_current_range_that_is_said_once_changes_nothing(

@@ -37,6 +37,11 @@ def test_github_runs_what_ci_runs() -> None:
     assert job["steps"][-1] == {"run": "${{ matrix.command }}"}
 
 
+def test_tests_that_need_a_package_of_the_system_are_not_skipped() -> None:
+    for path in (".github/workflows/check.yml", ".ci/run"):
+        assert "apt-get install -qq mbpoll" in (ROOT / path).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_a_workflow_may_only_do_what_it_needs(file: Any) -> None:
     workflow = load(f".github/workflows/{file.name}")

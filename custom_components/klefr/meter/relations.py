@@ -64,11 +64,15 @@ ANY_WEIGHTS: Final = tuple(
 )
 
 
+def parts_of(total: Quantity) -> tuple[Quantity, ...]:
+    """Return the forward and the reverse energy that a total is made of."""
+    return tuple(Quantity(total.replace("total", direction)) for direction in DIRECTIONS[1:])
+
+
 def code_formulas(total: Quantity, code: CalculationCode | None) -> tuple[Formula, ...]:
     """Return what a total may be. Any code may be in force if it is not known."""
-    parts = [Quantity(total.replace("total", direction)) for direction in DIRECTIONS[1:]]
     return tuple(
-        {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
+        {part: weight for part, weight in zip(parts_of(total), weights, strict=True) if weight}
         for weights in (CODE_WEIGHTS[code] if code else ANY_WEIGHTS)
     )
 
@@ -129,7 +133,7 @@ def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
             found |= {whole, *parts}
     # Totals may fall: what swaps them leaves their sum as it is.
     for total in found & TOTALS:
-        found |= {Quantity(total.replace("total", direction)) for direction in DIRECTIONS}
+        found |= {*parts_of(total)}
     if COUNTER in wanted:
         found |= {FORWARD, *_energies(("forward",), ("active_energy",), TARIFFS)}
     return frozenset(found)

@@ -186,7 +186,8 @@ class MBusMeter(Meter):
         answers = await self._read_own_answers()
         return Reading(
             values={
-                **dict.fromkeys(quantities),
+                # A telegram that lacks what the meter reports is damaged.
+                **dict.fromkeys(self.quantities.union(quantities)),
                 **_values([answer.telegram for answer in answers]),
             },
             calculation_code=None,

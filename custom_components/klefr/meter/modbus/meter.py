@@ -40,7 +40,7 @@ from ..model import (
     SettingValue,
     Tariff,
 )
-from ..relations import GUARDED
+from ..relations import GUARDED, TOTALS, parts_of
 from .bus import ModbusLine
 from .plan import Block, plan
 from .registers import (
@@ -409,7 +409,10 @@ def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key
     addresses = {
         address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
     }
-    return frozenset(key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses))
+    readable = {key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses)}
+    # Totals alone show nothing: two that are damaged may have the sum of two that are not.
+    alone = {total for total in TOTALS if not readable.issuperset(parts_of(total))}
+    return frozenset(readable - alone)
 
 
 def _identity(values: Mapping[Key, Any]) -> Identity:
