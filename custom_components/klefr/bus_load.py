@@ -19,9 +19,14 @@ def percent(share: float) -> str:
 @callback
 def async_load_text(hass: HomeAssistant, load: Load | None, meter: str) -> str:
     """Return what to know of the bus before choosing the interval of a meter on it."""
+
+    def text(case: str) -> str:
+        return async_text(hass, f"selector.bus_load.options.{case}")
+
     if load is None:
-        return async_text(hass, "selector.bus_load.options.unknown")
+        return text("unknown")
+    busy = text("busy").format(busy=percent(load.share()))
     shortest = load.shortest((meter,), INTERVALS)
-    case = "shortest" if shortest else "overloaded"
-    text = async_text(hass, f"selector.bus_load.options.{case}")
-    return text.format(busy=percent(load.share()), shortest=shortest)
+    if shortest is None:
+        return f"{busy} {text('overloaded')}"
+    return f"{busy} {text('shortest').format(shortest=shortest)}"

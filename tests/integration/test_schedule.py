@@ -238,7 +238,7 @@ async def test_the_options_say_which_interval_works(
     load.demands["others"] = Demand(interval=10, seconds=lambda _: 8.87)
     form = await options_form(hass, loaded)
     assert form["description_placeholders"]["load"] == (
-        "The bus is busy for 90 % of the time. For this meter, the shortest interval that works"
+        "The bus is busy for 90 % of the time. The shortest interval that works for this meter"
         " is 8 s."
     )
     flow = form["flow_id"]
@@ -271,7 +271,7 @@ async def test_the_options_of_a_meter_that_is_not_read_say_so(
     hass: HomeAssistant, entry: MockConfigEntry
 ) -> None:
     form = await options_form(hass, entry)
-    assert "does not read the meter" in form["description_placeholders"]["load"]
+    assert "only knows how busy" in form["description_placeholders"]["load"]
 
 
 async def test_a_bus_that_gets_too_many_meters_is_a_repair_until_it_is_mended(
