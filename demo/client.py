@@ -68,15 +68,17 @@ class Client:
 
 
 @asynccontextmanager
-async def first_user(url: str) -> AsyncIterator[Client]:
+async def first_user(url: str, language: str) -> AsyncIterator[Client]:
     """Make the first user, as the welcome page would, and sign in."""
     async with ClientSession(url, timeout=ClientTimeout(total=TIMEOUT)) as session:
         application = {"client_id": f"{url}/"}
-        user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": "en"}
+        user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": language}
         created = await _ask(session, "POST", "/api/onboarding/users", json=user | application)
         grant = {"grant_type": "authorization_code", "code": created["auth_code"]}
         granted = await _ask(session, "POST", "/auth/token", data=grant | application)
     async with signed_in(url, granted["access_token"]) as client:
+        # Without this the frontend has the language of the browser.
+        await client.command("frontend/set_user_data", key="language", value={"language": language})
         yield client
 
 

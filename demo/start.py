@@ -33,10 +33,10 @@ def free_port(wanted: int | None) -> int:
 
 
 @asynccontextmanager
-async def first_session(process: Process, url: str) -> AsyncIterator[Client]:
+async def first_session(process: Process, url: str, language: str) -> AsyncIterator[Client]:
     """Wait until Home Assistant answers, make its first user, and wait until it is running."""
     await settle(START_SECONDS, lambda: _not_answering(process, url))
-    async with first_user(url) as client:
+    async with first_user(url, language) as client:
         await settle(START_SECONDS, lambda: _not_running(client))
         yield client
 

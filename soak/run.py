@@ -10,7 +10,7 @@ What has to hold:
 - No energy is published that the meter never had: its own registers, as they were when a
   request reached it, in steps of 0.01 kWh.
 - Nothing is published that the meter cannot measure.
-- No counter falls by more than the rounding without the guard saying that it believes a jump.
+- No counter falls by more than 0.04 kWh without the guard saying that it believes a jump.
 - Two polls after a spell, what is published is what the meter shows. Three minutes after it
   where a surprise stays: what the meter counts was changed, or its calculation code was
   misread, or the guard took a value for true that it could not tell from the truth.
@@ -76,6 +76,8 @@ from simulator.modbus import Framing, ModbusFace
 from simulator.virtual_time import VirtualTimeLoop
 
 FAULTS_PER_HOUSE: Final = 1000
+SINGLE_PHASE_EVERY: Final = 5
+"""Each fifth house on Modbus has a single-phase meter."""
 ADDRESS: Final = 5
 SERIAL_NUMBER: Final = "22091039"
 OTHER_SERIAL_NUMBER: Final = "22091040"
@@ -110,6 +112,7 @@ DEFAULT_QUANTITIES: Final = frozenset(
         Quantity.RESETTABLE_COUNTER,
         Quantity.ACTIVE_POWER,
         Quantity.VOLTAGE_L1,
+        Quantity.VOLTAGE,
     }
 )
 FEW_QUANTITIES: Final = frozenset(
@@ -126,6 +129,8 @@ LATER: Final = 300.0
 """Seconds between two looks for that."""
 LONGEST_WAY: Final = 10_000
 """Steps that a counter may take between two looks at it. Beyond that it was set."""
+MOST_UNSAID: Final = 4
+"""Steps by which a counter may fall without a word."""
 MOST_STEPS: Final = 99_999_999 * 100
 
 
@@ -182,6 +187,7 @@ def _steps_of(values: Energy, name: str, meter: VirtualMeter) -> Iterator[tuple[
         *(
             (f"_l{number}", *counts)
             for number, counts in enumerate(zip(forward.phases, reverse.phases, strict=True), 1)
+            if meter.model.kind.phases == 3
         ),
     ]
     mbus_rounding = meter.model.speaks_mbus
@@ -259,6 +265,11 @@ class HomeAssistant:
         """What the guard remembers."""
         return self._reader.memory if self._reader else Memory()
 
+    @property
+    def stored(self) -> Memory:
+        """What the guard remembers after a kill."""
+        return Memory.from_json(json.loads(self._disk) if self._disk else None)
+
     async def poll(self) -> Verdict | None:
         """Return what would be published, None if the poll fails."""
         try:
@@ -290,8 +301,7 @@ class HomeAssistant:
         meter = await identify(self._bus, ADDRESS)
         if meter.identity.serial_number != SERIAL_NUMBER:
             raise WrongMeterError(expected=SERIAL_NUMBER, found=meter.identity.serial_number)
-        memory = Memory.from_json(json.loads(self._disk) if self._disk else None)
-        reader = GuardedReader(meter, memory, self._now)
+        reader = GuardedReader(meter, self.stored, self._now)
         await self._read_settings(reader, meter)
         return reader, meter
 
@@ -338,12 +348,19 @@ class House:
         self.tally = Tally()
         speaks_mbus = task.protocol == "mbus"
         direct, transformers = ("6933", "6943") if speaks_mbus else ("6934", "6944")
+        model = random.choice((direct, direct, transformers))
+        code = random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11))
+        speed = random.choice((1, 1, 1, 4))
+        # By number: drawn at random it would change what happens in all houses.
+        if not speaks_mbus and task.house % SINGLE_PHASE_EVERY == SINGLE_PHASE_EVERY - 1:
+            model = "pro2" if task.house % 2 else "pro1"
         self.meter = VirtualMeter(
-            model=random.choice((direct, direct, transformers)),
+            model=model,
             serial_number=SERIAL_NUMBER,
             address=ADDRESS,
-            calculation_code=random.choice((1, 1, 4, 5, 5, 6, 9, 10, 11)),
-            speed=random.choice((1, 1, 1, 4)),
+            calculation_code=code,
+            # Faster, its load would be more than transformers or a single phase can carry.
+            speed=speed if model == direct else 1,
             clock=loop.time,
             seed=random.randrange(2**32),
         )
@@ -543,12 +560,16 @@ class House:
             await self._wait()
         self.tally.counts["spells"] += 1
         # What is not published may still have to stay before it is believed.
-        behind = {
+        self._surprised = self._surprised and bool(self._behind(self._ha.memory))
+        # After a kill, what is on the disk counts again.
+        self._unnoticed &= self._behind(self._ha.memory) | self._behind(self._ha.stored)
+
+    def _behind(self, memory: Memory) -> set[tuple[Quantity, int]]:
+        """Return what a memory takes for true and the meter does not show."""
+        return {
             (quantity, round(accepted.value * 100))
-            for quantity, accepted in self._ha.memory.accepted.items()
+            for quantity, accepted in memory.accepted.items()
         } - {entry for shown in self._truth.lately for entry in shown.items()}
-        self._surprised = self._surprised and bool(behind)
-        self._unnoticed &= behind
 
     async def _wait(self) -> None:
         await asyncio.sleep(min(self.interval, self._ha.read_again_after or self.interval))
@@ -624,7 +645,7 @@ class House:
             if steps not in self._truth.had[quantity] and (quantity, steps) not in self._unnoticed:
                 raise Failure(f"{quantity} is published as {value}, the meter shows {sorted(now)}")
             last = self._published.get(quantity, steps)
-            fallen = last - steps > _rounding(quantity) and quantity not in TOTALS
+            fallen = last - steps > MOST_UNSAID and quantity not in TOTALS
             if fallen and quantity not in jumped:
                 raise Failure(f"{quantity} fell from {last / 100} to {steps / 100}")
             self._published[quantity] = steps
@@ -655,7 +676,9 @@ _TIMING_KINDS: Final = tuple(TIMING_FAULTS)
 
 def _range_of(quantity: Quantity, meter: VirtualMeter) -> tuple[float, float]:
     """Return what a meter can measure, and not more."""
-    most = 1.2 * (meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else 100)
+    kind = meter.model.kind
+    greatest = meter.ct_primary * 6 / meter.ct_secondary if meter.ct_primary else kind.rated_current
+    most = 1.2 * greatest
     if quantity.startswith("voltage"):
         return 0, 500
     if quantity.startswith("current"):

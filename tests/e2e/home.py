@@ -19,6 +19,8 @@ from simulator.meter import VirtualMeter
 
 PYTHON: Final = CHECKOUT / ".venv-demo" / "bin" / "python"
 
+LANGUAGE: Final = "en-GB"
+
 BY_HAND: Final = 1
 ENERGY: Final = 2
 """Addresses on the serial port."""
@@ -74,7 +76,7 @@ async def home(folder: Path) -> AsyncIterator[Home]:
     }
     modbus_port, mbus_port = folder / "ttyUSB0", folder / "ttyUSB1"
     port = free_port(None)
-    prepare_folder(folder, port)
+    prepare_folder(folder, port, LANGUAGE)
     async with AsyncExitStack() as stack:
         on_port = modbus.serve(VirtualMeter(address=BY_HAND), energy, link=modbus_port)
         on_mbus = mbus.serve(
@@ -93,10 +95,10 @@ async def home(folder: Path) -> AsyncIterator[Home]:
             await stack.enter_async_context(line)
             for line in (on_port, on_mbus, gateway, other_gateway)
         ]
-        history = asyncio.create_task(asyncio.to_thread(live_through, energy, clock))
+        history = asyncio.create_task(asyncio.to_thread(live_through, [energy], clock))
         process = await stack.enter_async_context(home_assistant(folder, str(PYTHON)))
         url = f"http://{ADDRESS}:{port}"
-        client = await stack.enter_async_context(first_session(process, url))
+        client = await stack.enter_async_context(first_session(process, url, LANGUAGE))
         yield Home(
             url=url,
             folder=folder,
@@ -107,5 +109,5 @@ async def home(folder: Path) -> AsyncIterator[Home]:
             other_gateway=lines[3].port.rpartition(":")[2],
             meters=meters,
             energy=energy,
-            history=await history,
+            history=(await history)[0],
         )

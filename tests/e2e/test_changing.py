@@ -3,6 +3,7 @@
 from playwright.async_api import Page, expect
 
 from . import user
+from .conftest import Log
 from .home import Home
 
 
@@ -22,7 +23,8 @@ async def test_how_often_it_is_read(home: Home, page: Page) -> None:
     await user.expect_entered(page, "Update interval", "5")
 
 
-async def test_how_it_is_reached(home: Home, page: Page) -> None:
+async def test_how_it_is_reached(home: Home, page: Page, log: Log) -> None:
+    log.expect("Error fetching readings of the meter at address 15")
     meter = home.meters[15]
     device = await home.add(15)
     await home.add(16)
@@ -43,7 +45,7 @@ async def test_how_it_is_reached(home: Home, page: Page) -> None:
     await user.expect_error(page, "No meter answers at address 15")
     await user.enter(page, "Address", "115")
     await user.press(page, "Submit")
-    await user.expect_text(page, f"Home Assistant now reads {device.title} this way.")
+    await user.expect_text(page, f"Home Assistant now reads {device.title} with these settings.")
     await user.leave(page, "Close")
 
     await user.open_device(page, device.title)

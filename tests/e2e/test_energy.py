@@ -16,7 +16,8 @@ async def test_the_dashboard_shows_the_consumption(home: Home, page: Page) -> No
     meter = DemoMeter(virtual=home.energy, choices=("serial", "modbus"), form={"address": ENERGY})
     async with home.api() as client:
         device = await add(client, meter, home.modbus_port)
-        await give_past(device, home.history)
+        await give_past(device, "forward", home.history, lambda moment: moment.forward)
+        await give_past(device, "reverse", home.history, lambda moment: moment.reverse)
 
     await page.goto("/config/energy")
     await page.get_by_role("button", name="Add grid connection").click()

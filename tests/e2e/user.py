@@ -85,7 +85,7 @@ async def expect_progress(page: Page) -> None:
 
 async def close(page: Page) -> None:
     """Close the window by its corner."""
-    await window(page).get_by_role("button", name="Close").first.click()
+    await window(page).get_by_role("button").first.click()
     await expect(window(page).get_by_role("dialog")).to_be_hidden()
 
 
@@ -219,3 +219,15 @@ async def select_statistic(page: Page, field: str, name: str, meter: str) -> Non
     await page.get_by_role("button", name=field).click()
     await page.get_by_placeholder("Search").fill(f"{meter} {name}")
     await page.get_by_role("option", name=name).first.click()
+
+
+# The profile.
+
+
+async def choose_language(page: Page, language: str) -> None:
+    """Choose the language of Home Assistant for this user."""
+    await page.goto("/profile/localization")
+    await page.get_by_role("button", name="Language English").click()
+    await page.get_by_placeholder("Search").fill(language)
+    await page.get_by_role("option", name=language).click()
+    await expect(page.get_by_text("Sprache").first).to_be_visible()

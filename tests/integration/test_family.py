@@ -1,5 +1,7 @@
 """Every meter of the family is found, added, read and set."""
 
+from dataclasses import fields
+
 from homeassistant.const import ATTR_ENTITY_ID, STATE_UNAVAILABLE, STATE_UNKNOWN, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
@@ -9,8 +11,12 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.klefr.binary_sensor import BINARY_SENSORS
 from custom_components.klefr.const import DOMAIN
-from custom_components.klefr.meter import Quantity
+from custom_components.klefr.meter import Communication, Identity, Quantity, Setting
+from custom_components.klefr.meter.family import QUANTITIES
+from custom_components.klefr.meter.modbus.registers import REGISTERS, Identifier
+from custom_components.klefr.number import NUMBERS
 from custom_components.klefr.replacement import async_replace_meter
+from custom_components.klefr.select import SELECTS
 from custom_components.klefr.sensor import HEALTH_SENSORS, SENSORS
 from simulator import mbus, modbus
 from simulator.meter import KINDS, Tariff, VirtualMeter
@@ -109,6 +115,17 @@ async def test_a_new_meter_of_the_family_gets_its_own_name(hass: HomeAssistant) 
 def test_every_quantity_has_an_entity_on_some_meter() -> None:
     described = {description.key for description in (*SENSORS, *BINARY_SENSORS)}
     assert described == set(Quantity)
+    assert described == set().union(*QUANTITIES.values())
+
+
+def test_every_register_can_be_seen() -> None:
+    """The rest has entities too, belongs to the reconfigure form, or says which meter it is."""
+    rest = REGISTERS.keys() - set(Quantity)
+    rest -= {description.key for description in (*SELECTS, *NUMBERS)}
+    rest -= {Setting(each.name) for each in fields(Communication) if each.name in set(Setting)}
+    rest -= {Identifier(each.name) for each in fields(Identity) if each.name in set(Identifier)}
+    # The diagnostics call these the currents of the transformers.
+    assert rest == {Identifier.CT_RATIO, Identifier.CT_MODE}
 
 
 def _shown(hass: HomeAssistant, entry_id: str) -> set[str]:

@@ -1355,6 +1355,85 @@ def test_a_new_code_does_not_explain_a_total_whose_tariffs_do_not_add_up() -> No
     assert reader.published[TOTAL_T1] == before
 
 
+def test_what_does_not_repeat_itself_proves_nothing() -> None:
+    """After a start over M-Bus, one energy of another meter may be near enough."""
+    reader = started(quantities=OVER_MBUS, limits=OF_LARGE_TRANSFORMERS, knows_code=False)
+    reader.restart()
+    reader.wait(10)
+    reader.answer()
+    before = reader.truth
+    reader.wait(30)
+    tariff_2 = Quantity.REVERSE_ACTIVE_ENERGY_T2
+    others = moved(**{REVERSE: 1000.0, REVERSE_T1: 968.0, tariff_2: 32.0})
+    assert reader.answer(others).readings[tariff_2] == before[tariff_2]
+    reader.poll()
+    assert is_true(reader)
+
+
+def test_what_is_blamed_proves_nothing() -> None:
+    """Another meter's total may be what its forward energy is, and near enough."""
+    reader = started()
+    phase = Quantity.FORWARD_REACTIVE_ENERGY_L1
+    total = Quantity.TOTAL_REACTIVE_ENERGY_L1
+    other = CountingMeter().has_counted(2)
+    near = (reader.published[phase] or 0) + 0.1
+    other.counts["forward", "reactive", "_t1"] += near - other.counts["forward", "reactive", "_l1"]
+    other.counts["forward", "reactive", "_l1"] = near
+    reader.wait(10)
+    verdict = reader.answer(lambda _: put(1.0, Quantity.TOTAL_REACTIVE_ENERGY)(other.read()))
+    assert verdict.decisions[phase] is Decision.INCONSISTENT
+    assert verdict.decisions[total] is Decision.INCONSISTENT
+
+
+@pytest.mark.parametrize("also", [COUNTER, FORWARD_T2])
+def test_a_whole_that_fits_to_its_phases_alone_needs_a_second_answer(also: Quantity) -> None:
+    """The rounding of three phases hides three steps."""
+    meter = CountingMeter()
+    meter.counts |= {("forward", "active", f"_l{phase}"): 30.0 for phase in (1, 2, 3)}
+    meter.counts |= {("forward", "active", f"_t{tariff}"): 45.0 for tariff in (1, 2)}
+    reader = started(meter, load=(0, 0, 0))
+    reader.wait(10)
+    damage = moved(**{FORWARD: 0.02, FORWARD_T1: 0.02, TOTAL: 0.02, TOTAL_T1: 0.02, also: -5.0})
+    if also is COUNTER:
+        damage = moved(**{FORWARD: 0.02, FORWARD_T1: 0.02, TOTAL: 0.02, TOTAL_T1: 0.02})
+    assert reader.answer(damage).readings[FORWARD] == 90.0
+
+
+def test_half_the_zeros_of_a_meter_that_starts_are_no_second_answer() -> None:
+    reader = Reader(meter=CountingMeter().has_counted(1))
+    reader.poll(put(0.0), put(0.0, *(reader.quantities - {REACTIVE})))
+    assert 0.0 not in reader.published.values()
+    reader.poll()
+    assert is_true(reader)
+
+
+def test_a_damaged_forward_energy_does_not_say_when_the_counter_was_reset() -> None:
+    few = frozenset({FORWARD, COUNTER})
+    reader = Reader(meter=CountingMeter().has_counted(1), quantities=few, load=(0, 0, 0))
+    reader.poll(None, moved(**{FORWARD: 0.1}))
+    for _ in range(3):
+        verdict = reader.poll()
+    assert is_true(reader)
+    assert not verdict.suspect
+
+
+def test_a_counter_that_is_believed_below_its_old_value_jumps() -> None:
+    """It has passed its old value in the very answer that makes it believed."""
+    few = frozenset({FORWARD, COUNTER})
+    meter = CountingMeter().has_counted(1)
+    meter.reset_at = meter.count("forward", "active") - 0.5
+    reader = started(meter, quantities=few, load=(0, 0, 0))
+    reader.meter.reset()
+    for _ in range(12):
+        reader.poll()
+    reader.wait(10)
+    reader.meter.flow(1, 1800, 0, 0)
+    verdict = reader.answer()
+    assert verdict.decisions[COUNTER] is Decision.PERSISTENT
+    assert verdict.readings[COUNTER] == 0.0
+    assert [jump.quantity for jump in verdict.jumps] == [COUNTER]
+
+
 # Whatever happens
 
 

@@ -192,6 +192,19 @@ async def test_only_what_is_wanted_is_handed_out(meter: MBusMeter) -> None:
     assert (await meter.read(wanted)).keys() == wanted
 
 
+async def test_what_a_telegram_lacks_is_unknown_even_if_it_is_not_wanted() -> None:
+    """The guard has to hear of it: the telegram is damaged."""
+    telegram = changed(bytes.fromhex("9C100456341200"), bytes.fromhex("DC100456341200"))
+    async with (
+        VirtualLine(Telegrams(telegram), port=PORT, baud_rate=9600, parity=Parity.EVEN) as line,
+        MBusBus(SerialLink(port=line.port)) as bus,
+    ):
+        meter = await MBusMeter.identify(bus, 0)
+        reading = await meter.read_along({Quantity.STATUS_OK})
+    assert reading.values[Quantity.FORWARD_ACTIVE_ENERGY_T1] is None
+    assert reading.values[Quantity.FORWARD_ACTIVE_ENERGY_T2] == 5678.90
+
+
 async def test_energies_come_out_of_a_readout_of_several_telegrams(
     meter: MBusMeter, virtual_meter: VirtualMeter
 ) -> None:

@@ -37,6 +37,11 @@ def test_github_runs_what_ci_runs() -> None:
     assert job["steps"][-1] == {"run": "${{ matrix.command }}"}
 
 
+def test_tests_that_need_a_package_of_the_system_are_not_skipped() -> None:
+    for path in (".github/workflows/check.yml", ".ci/run"):
+        assert "apt-get install -qq mbpoll" in (ROOT / path).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_a_workflow_may_only_do_what_it_needs(file: Any) -> None:
     workflow = load(f".github/workflows/{file.name}")
@@ -72,7 +77,9 @@ def test_a_problem_comes_with_what_is_needed_to_understand_it() -> None:
     for name in ("diagnostics", "home-assistant", "integration", "model", "bus", "hardware"):
         assert fields[name]["validations"] == {"required": True}, name
     models = " ".join(fields["model"]["attributes"]["options"])
-    assert all(model in models for model in ("6933", "6934", "6943", "6944", "PRO380"))
+    assert all(
+        model in models for model in ("6933", "6934", "6943", "6944", "PRO1", "PRO2", "PRO380")
+    )
 
 
 def test_links_in_the_issue_forms_lead_to_a_heading_of_readme() -> None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 import re
 from string import Formatter
+from typing import Final
+import unicodedata
 
 import pytest
 
@@ -26,6 +28,7 @@ REFERRING = STRINGS | {
         "[%key:component::klefr::entity::sensor::tariff::name%]"
     ),
 }
+CONTRIBUTING: Final = Path(__file__).parents[2] / "CONTRIBUTING.md"
 FILES = sorted((FOLDER / "translations").glob("*.json"))
 
 
@@ -133,6 +136,47 @@ def test_every_language_has_the_placeholders_of_english(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_language_has_the_numbers_and_the_paragraphs_of_english(file: Path) -> None:
+    english = read(FOLDER / "translations" / "en.json")
+    for path, text in read(file).items():
+        for pattern in (r"\d+", r"\n", r"\*+"):
+            expected = sorted(re.findall(pattern, english[path]))
+            assert sorted(re.findall(pattern, text)) == expected, path
+
+
+# How many characters a text may have in its place: what English needs, and half of it more.
+LIMITS: Final = {
+    r"entity::\w+::\w+::name": 42,
+    r"entity::\w+::\w+::state::\w+": 65,
+    r"entity::.*::state_attributes::\w+::name": 12,
+    r".*::data::\w+": 40,
+    r".*::menu_options::\w+": 60,
+    r".*::title": 60,
+    r"services::.*::name": 48,
+    r"selector::.*": 85,
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_text_fits_in_its_place(file: Path) -> None:
+    for path, text in read(file).items():
+        for place, limit in LIMITS.items():
+            if re.fullmatch(place, path):
+                assert len(text) <= limit, path
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_name_in_a_text_is_the_name_that_a_user_sees(file: Path) -> None:
+    texts = read(file)
+    names = {*texts.values(), *glossary("Activity", file.stem)}
+    for path, text in texts.items():
+        for name in re.findall(r"(?<!\*)\*(?!\*)([^*]+)\*", text):
+            assert name in names, path
+    action = texts["services::set_calculation_code_10::name"].partition(" (")[0]
+    assert action in texts["exceptions::calculation_code_irreversible::message"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_text_is_one_that_hassfest_takes(file: Path) -> None:
     for path, text in read(file).items():
         assert text, path
@@ -176,3 +220,72 @@ def test_every_key_is_one_that_hassfest_takes() -> None:
     for path in read(FOLDER / "strings.json"):
         for key in path.split("::"):
             assert re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", key), path
+
+
+# The words of the field and of Home Assistant, as CONTRIBUTING.md gives them for each language.
+
+LANGUAGES: Final = {
+    "English": "en",
+    "German": "de",
+    "Dutch": "nl",
+    "French": "fr",
+    "Spanish": "es",
+    "Italian": "it",
+    "Polish": "pl",
+    "Czech": "cs",
+}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def glossaries() -> list[dict[str, str]]:
+    """Return each row of the glossaries: the term of each language."""
+    rows = []
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", CONTRIBUTING.read_text(encoding="utf-8")):
+        head, _, *lines = table.splitlines()
+        if cells(head) == list(LANGUAGES):
+            rows += [dict(zip(LANGUAGES.values(), cells(line), strict=True)) for line in lines]
+    return rows
+
+
+def glossary(english: str, language: str) -> list[str]:
+    return [row[language] for row in glossaries() if row["en"] == english]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text without accents and what is in brackets."""
+    plain = unicodedata.normalize("NFD", re.sub(r"\(.*?\)", "", text.lower()))
+    return re.findall(r"\w+", re.sub(r"[\u0300-\u036f]", "", plain))
+
+
+def stem(word: str) -> str:
+    """Return what is left of a word in all of its forms."""
+    return word[: max(3, min(len(word) - 3, 5))]
+
+
+def is_in(term: str, text: str) -> bool:
+    return all(any(stem(word) in other for other in words(text)) for word in words(term))
+
+
+def test_every_language_has_a_glossary() -> None:
+    assert {file.stem for file in FILES} == set(LANGUAGES.values())
+    assert len(glossaries()) > 60
+    assert all(all(row.values()) for row in glossaries())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_where_english_has_a_term_the_others_have_theirs(file: Path) -> None:
+    english = read(FOLDER / "translations" / "en.json")
+    texts = read(file)
+    for row in glossaries():
+        if re.search("[,:]", row["en"]):
+            continue  # several terms
+        term = re.compile(rf"\b{re.escape(re.sub(r' *\(.*', '', row['en']))}", re.IGNORECASE)
+        paths = [path for path, text in english.items() if term.search(text)]
+        assert not paths or any(is_in(row[file.stem], texts[path]) for path in paths), row
+        # Most texts that have a term of several words mean it.
+        if " " in term.pattern and row["en"][0].islower():
+            found = sum(is_in(row[file.stem], texts[path]) for path in paths)
+            assert found >= len(paths) / 2, row

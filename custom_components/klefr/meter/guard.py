@@ -18,10 +18,10 @@ What a value needs to be believed:
   same, and the true energies would then count as consumption. A minute of silence, another
   value that is said twice, and a return to what is plausible end the row.
 
-A broken relation is blamed on those of its members that have fallen or jumped. If none has,
-it is blamed on all of them. A relation that stays broken is not checked until it has held a
-hundred times in a row. So a calculation code with an unknown meaning, or phases that do not
-add up, hold no value for ever.
+A relation proves something only if all its members are believed. A broken one is blamed on
+those of its members that have fallen or jumped. If none has, it is blamed on all of them. A
+relation that stays broken is not checked until it has held a hundred times in a row. So a
+calculation code with an unknown meaning, or phases that do not add up, hold no value for ever.
 
 Two clocks measure the time since a value was accepted. Within a run that is the monotonic
 one: setting the wall clock changes no decision. Over a restart only the wall clock is left.
@@ -35,7 +35,7 @@ guard believes every value that a meter says for two minutes without a contradic
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Set as AbstractSet
+from collections.abc import Collection, Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -43,7 +43,6 @@ from .model import CalculationCode, Identity, Quantity, Readings
 from .relations import (
     COUNTER,
     COUNTER_KEY,
-    DIRECTIONS,
     FORWARD,
     GUARDED,
     PHASE_ENERGIES,
@@ -56,6 +55,7 @@ from .relations import (
     counter_relation,
     float_error,
     holds,
+    parts_of,
     relations,
 )
 from .verdict import Accepted, Decision, Doubt, Jump, Limits, Memory, Moment, Verdict
@@ -173,27 +173,44 @@ def judge(
     # If another total contradicts the code, a total that is believed may follow the code before.
     proven_code = code if all(item.holds for item in findings if item.relation.by_code) else None
     suspects = {quantity for quantity, decision in found.items() if decision in IMPLAUSIBLE}
-    covered, broken = _blame(findings, suspects, far, explained.keys(), memory.not_kept)
+    checked = [finding for finding in findings if finding.relation.key not in memory.not_kept]
+    covers, broken = _blame(checked, suspects, far, explained.keys())
     # Totals jump with the calculation code, and the counter is reset, in a meter that is well.
     torn = not far <= TOTALS | {COUNTER}
     damaged = bool(broken) or not suspects <= TOTALS | {COUNTER}
-    outcomes = {
-        quantity: _settle(
-            quantity,
-            value,
-            found[quantity],
-            last=accepted.get(quantity),
-            doubt=memory.doubts.get(quantity),
-            covered=quantity in covered,
-            broken=frozenset(broken.get(quantity, ())),
-            torn=torn,
-            damaged=damaged,
-            now=now,
-            limits=limits,
-            code=proven_code,
-        )
-        for quantity, value in values.items()
-    }
+    covered = covers.keys() - _doubtful(checked, far, memory)
+    while True:
+        outcomes = {
+            quantity: _settle(
+                quantity,
+                value,
+                found[quantity],
+                last=accepted.get(quantity),
+                doubt=memory.doubts.get(quantity),
+                covered=quantity in covered,
+                broken=frozenset(broken.get(quantity, ())),
+                torn=torn,
+                damaged=damaged,
+                now=now,
+                limits=limits,
+                code=proven_code,
+            )
+            for quantity, value in values.items()
+        }
+        # What is not believed itself covers nothing.
+        witnesses = {
+            quantity
+            for quantity, outcome in outcomes.items()
+            if outcome.accepted and outcome.accepted.value == values[quantity]
+        }
+        still = {
+            quantity
+            for quantity in covered
+            if any(witnesses >= members for members in covers[quantity])
+        }
+        if still == covered:
+            break
+        covered = still
     suspect = any(outcome.decision in SUSPECT for outcome in outcomes.values())
     believed = {name: outcome.accepted for name, outcome in outcomes.items() if outcome.accepted}
     return Verdict(
@@ -315,7 +332,11 @@ def _judge_alone(
     new, old = steps[quantity], _steps(last.value)
     if new < old and quantity not in TOTALS:
         return Decision.FALLEN
-    if doubt and doubt.jumped and _goes_on(quantity, new, doubt, old, now, limits):
+    if (
+        doubt
+        and doubt.found is Decision.JUMPED
+        and _goes_on(quantity, new, doubt, old, now, limits)
+    ):
         # It does not become possible by waiting.
         return Decision.JUMPED
     longest = now.wall - last.wall
@@ -394,58 +415,91 @@ def _explain_counter(
     }
 
 
+type _Covers = Mapping[Quantity, Collection[AbstractSet[Quantity]]]
+"""The members of each relation that covers a quantity."""
+
+
+def _concerned(finding: Finding) -> AbstractSet[Quantity]:
+    """Return the members of a relation that it says something about."""
+    return {*(finding.members if finding.relation.blames_parts else finding.members[:1])}
+
+
 def _blame(
-    findings: Iterable[Finding],
+    checked: Collection[Finding],
     suspects: AbstractSet[Quantity],
     far: AbstractSet[Quantity],
     explained: AbstractSet[Quantity],
-    not_kept: Container[str],
-) -> tuple[AbstractSet[Quantity], Mapping[Quantity, AbstractSet[str]]]:
-    """Return what a relation covers, and the relations that speak against each quantity.
+) -> tuple[_Covers, Mapping[Quantity, AbstractSet[str]]]:
+    """Return what covers each quantity, and the relations that speak against it.
 
     A broken relation is blamed on what has moved `far`, and on what jumped for a reason that
     this relation does not know; if nothing has moved far, on all its members. What has moved
     far, or is blamed, is no witness: a quantity that has no other witness is blamed too. So is
     one that fits to a part that has moved far, even if it has another witness.
+    """
+    against: dict[Quantity, set[str]] = defaultdict(set)
+    for finding in checked:
+        if not finding.holds:
+            moved = far & {*finding.members}
+            concerned = _concerned(finding)
+            for member in concerned & (moved | explained) if moved else concerned:
+                against[member].add(finding.relation.key)
+    while True:
+        blamed = {*against}
+        covers = _covers(checked, blamed, suspects, far)
+        for finding in checked:
+            if not (blamed | far).isdisjoint(finding.members):
+                fits = finding.holds and not far.isdisjoint(finding.members[1:])
+                for member in _concerned(finding) - far - (set() if fits else covers.keys()):
+                    against[member].add(finding.relation.key)
+        if blamed == against.keys():
+            return covers, against
+
+
+def _covers(
+    checked: Iterable[Finding],
+    blamed: AbstractSet[Quantity],
+    suspects: AbstractSet[Quantity],
+    far: AbstractSet[Quantity],
+) -> _Covers:
+    """Return what covers each quantity.
 
     A relation covers nothing if one of its members is a suspect: two values that swap their
     last digits have the same sum. A relation that holds only because energy may have flowed
     while the reading was put together takes the cover of other relations away from its members:
     two damaged values may fit to each other.
     """
-    checked = [
-        (
-            finding,
-            set(finding.members if finding.relation.blames_parts else finding.members[:1]),
-        )
-        for finding in findings
-        if finding.relation.key not in not_kept
-    ]
-    against: dict[Quantity, set[str]] = defaultdict(set)
-    for finding, concerned in checked:
-        if not finding.holds:
-            moved = far & set(finding.members)
-            for member in concerned & (moved | explained) if moved else concerned:
-                against[member].add(finding.relation.key)
-    blamed = set(against)
-    torn = {
-        member
-        for finding, concerned in checked
-        if finding.holds and not finding.exact
-        for member in concerned
-    }
-    covered = {
-        member
-        for finding, concerned in checked
-        if finding.exact and blamed.isdisjoint(finding.members)
-        for member in (concerned if suspects.isdisjoint(finding.members) else concerned & far)
-    } - torn
-    for finding, concerned in checked:
-        if not (blamed | far).isdisjoint(finding.members):
-            fits = finding.holds and not far.isdisjoint(finding.members[1:])
-            for member in concerned - far - (set() if fits else covered):
-                against[member].add(finding.relation.key)
-    return covered, against
+    covers: dict[Quantity, list[AbstractSet[Quantity]]] = defaultdict(list)
+    torn: set[Quantity] = set()
+    for finding in checked:
+        if finding.holds and not finding.exact:
+            torn |= _concerned(finding)
+        elif finding.exact and blamed.isdisjoint(finding.members):
+            sound = suspects.isdisjoint(finding.members)
+            for member in _concerned(finding) if sound else _concerned(finding) & far:
+                covers[member].append({*finding.members})
+    return {member: covers[member] for member in covers.keys() - torn}
+
+
+def _doubtful(
+    checked: Iterable[Finding], far: AbstractSet[Quantity], memory: Memory
+) -> AbstractSet[Quantity]:
+    """Return what no relation covers because another one is broken.
+
+    A whole that fits to its phases alone may be wrong by three steps. The jumps that meters have
+    break relations too, and so does what two answers have said already: these are no damage.
+    """
+    known = {key for doubt in memory.doubts.values() if doubt.answers > 1 for key in doubt.broken}
+    doubtful: set[Quantity] = set()
+    for finding in checked:
+        if finding.holds or finding.relation.key in known:
+            continue
+        moved = far & {*finding.members}
+        if not moved:
+            doubtful |= {*finding.members}
+        elif not moved <= TOTALS | {COUNTER}:
+            doubtful.add(finding.relation.whole)
+    return doubtful
 
 
 def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> bool:
@@ -455,6 +509,9 @@ def _follows(doubt: Doubt, quantity: Quantity, said: Doubt, limits: Limits) -> b
         return False
     if said.value is None or doubt.value is None:
         return said.value is doubt.value
+    if Decision.BLANK in (said.found, doubt.found) and said.found is not doubt.found:
+        # Only one of the two was of a meter that starts.
+        return False
     if said.broken - doubt.broken or (doubt.answers == 1 and doubt.broken - said.broken):
         # One of the two breaks what held in the other: it is damaged.
         return False
@@ -501,7 +558,7 @@ def _settle(
         since=now.monotonic,
         broken=broken,
         damaged=damaged,
-        jumped=found is Decision.JUMPED,
+        found=found,
     )
     # A value that no second answer repeats is damage and contradicts nothing. A return to what
     # the meter can have counted does.
@@ -538,7 +595,8 @@ def _settle(
             decision=Decision.PERSISTENT,
             accepted=accepted,
             # It is believed now, so it is no damage any more, and what it broke is not checked.
-            doubt=waiting and replace(waiting, damaged=False, jumped=False, broken=frozenset()),
+            doubt=waiting
+            and replace(waiting, damaged=False, found=Decision.UNCONFIRMED, broken=frozenset()),
             counted=_steps(accepted.value) - _start(quantity, row, last, limits),
             broken=held.broken,
         )
@@ -572,11 +630,7 @@ def _with_parts(
     totals = {
         total: replace(
             believed[total],
-            parts={
-                part: accepted[part].value
-                for part in (Quantity(total.replace("total", name)) for name in DIRECTIONS[1:])
-                if part in accepted
-            },
+            parts={part: accepted[part].value for part in parts_of(total) if part in accepted},
         )
         for total in TOTALS & believed.keys()
     }
@@ -630,7 +684,9 @@ def _jumps(
             continue
         moved = _steps(outcome.accepted.value) - _steps(last.value)
         lost = _lost(quantity, memory, steps, outcomes)
-        if explanation or lost is not None or alone[quantity] in IMPLAUSIBLE:
+        # What is believed may be older than what was read.
+        fallen = moved < 0 and quantity not in TOTALS
+        if explanation or lost is not None or fallen or alone[quantity] in IMPLAUSIBLE:
             consumed = explanation.consumed if explanation else outcome.counted
             if lost is not None:
                 consumed = moved + lost
@@ -691,7 +747,10 @@ def _reset_offset(
         return None if jumped else memory.reset_offset
     if not just_reset and not jumped and memory.reset_offset is not None:
         return memory.reset_offset
-    if _steps(counter.accepted.value) != steps[COUNTER]:
+    if (_steps(counter.accepted.value), _steps(forward.accepted.value)) != (
+        steps[COUNTER],
+        steps[FORWARD],
+    ):
         return None
     return steps[FORWARD] - steps[COUNTER]
 

@@ -8,7 +8,7 @@ Energies are counted in steps here, whole multiples of what the meter resolves.
 
 from collections.abc import Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Final
 
@@ -42,6 +42,8 @@ def _energies(
 GUARDED: Final = frozenset({COUNTER, *_energies(DIRECTIONS, KINDS, COLUMNS)})
 TOTALS: Final = frozenset(_energies(("total",), KINDS, COLUMNS))
 """What may fall."""
+CODED: Final = frozenset(_energies(("total",), ("active_energy",), COLUMNS))
+"""What the calculation code says what it means."""
 PHASE_ENERGIES: Final = frozenset(_energies(DIRECTIONS, KINDS, PHASES))
 """What flows through one phase."""
 
@@ -64,11 +66,15 @@ ANY_WEIGHTS: Final = tuple(
 )
 
 
+def parts_of(total: Quantity) -> tuple[Quantity, ...]:
+    """Return the forward and the reverse energy that a total is made of."""
+    return tuple(Quantity(total.replace("total", direction)) for direction in DIRECTIONS[1:])
+
+
 def code_formulas(total: Quantity, code: CalculationCode | None) -> tuple[Formula, ...]:
     """Return what a total may be. Any code may be in force if it is not known."""
-    parts = [Quantity(total.replace("total", direction)) for direction in DIRECTIONS[1:]]
     return tuple(
-        {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
+        {part: weight for part, weight in zip(parts_of(total), weights, strict=True) if weight}
         for weights in (CODE_WEIGHTS[code] if code else ANY_WEIGHTS)
     )
 
@@ -110,7 +116,7 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
             key=f"{total}:code_{code}",
             whole=total,
             # What a code makes of reactive energy is not known.
-            formulas=code_formulas(total, code if "_active" in total else None),
+            formulas=code_formulas(total, code if total in CODED else None),
             by_code=True,
         )
         for total in _energies(("total",), KINDS, COLUMNS)
@@ -118,18 +124,18 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
     return (*sums, *totals)
 
 
-def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
+@lru_cache(maxsize=1024)
+def companions(wanted: frozenset[Quantity]) -> frozenset[Quantity]:
     """Return these quantities, and what each energy among them can be checked with."""
-    wanted = frozenset(quantities)
     found = set(wanted)
     for direction, kind, columns in product(DIRECTIONS, KINDS, (TARIFFS, PHASES)):
         [whole] = _energies((direction,), (kind,), ("",))
         parts = _energies((direction,), (kind,), columns)
-        if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
+        if not wanted.isdisjoint((whole, *parts)):
             found |= {whole, *parts}
     # Totals may fall: what swaps them leaves their sum as it is.
     for total in found & TOTALS:
-        found |= {Quantity(total.replace("total", direction)) for direction in DIRECTIONS}
+        found |= {*parts_of(total)}
     if COUNTER in wanted:
         found |= {FORWARD, *_energies(("forward",), ("active_energy",), TARIFFS)}
     return frozenset(found)

@@ -96,8 +96,8 @@ class Doubt:
     """The relations that held in none of them."""
     damaged: bool = False
     """Whether something in the last of them cannot be true."""
-    jumped: bool = False
-    """Whether more than can have flowed is between it and what is believed."""
+    found: Decision = Decision.UNCONFIRMED
+    """What the last of them alone shows."""
     interrupted: Doubt | None = None
     """What it said before, if this may be damage."""
 
