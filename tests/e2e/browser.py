@@ -20,7 +20,7 @@ OPTIONS: Final = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE: Final = 12_000
+PATIENCE: Final = 30_000
 """How long something on a page may take, in ms: a computer with other work to do is slow."""
 
 

@@ -13,7 +13,11 @@ from .home import ENERGY, Home
 
 
 async def test_the_dashboard_shows_the_consumption(home: Home, page: Page) -> None:
-    meter = DemoMeter(virtual=home.energy, choices=("serial", "modbus"), form={"address": ENERGY})
+    meter = DemoMeter(
+        virtual=home.energy,
+        choices=("serial", "modbus"),
+        form={"protocol": "modbus", "address": ENERGY},
+    )
     async with home.api() as client:
         device = await add(client, meter, home.modbus_port)
         await give_past(device, "forward", home.history, lambda moment: moment.forward)
