@@ -11,16 +11,17 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from aiohttp import ClientError, ClientSession
+from homeassistant.generated.languages import LANGUAGES
 
 from . import DemoError
 from .check import check, enable
 from .client import PASSWORD, USERNAME, Client, first_user
-from .clock import Clock
-from .dashboard import set_up_dashboard
+from .clock import DAYS, Clock
+from .dashboard import EXPORT_PRICE, IMPORT_PRICE, set_up_dashboard
 from .device import add
 from .history import live_through
-from .meters import demo_lines
-from .process import ADDRESS, OUTPUT, RESTART_EXIT_CODE, home_assistant, prepare_folder
+from .meters import AT_GRID, AT_ROOF, demo_lines
+from .process import ADDRESS, CURRENCY, OUTPUT, RESTART_EXIT_CODE, home_assistant, prepare_folder
 from .waiting import settle
 
 USUAL_PORT = 8123
@@ -28,42 +29,51 @@ START_SECONDS = 180
 TAIL_LINES = 40
 
 
-async def demo(folder: Path, port: int, *, checking: bool) -> None:
+async def demo(folder: Path, port: int, language: str, *, checking: bool) -> None:
     """Start everything, then check it or leave it to the user."""
     started = monotonic()
     url = f"http://{ADDRESS}:{port}"
-    prepare_folder(folder, port)
+    prepare_folder(folder, port, language)
     async with AsyncExitStack() as stack:
         clock = Clock()
         lines = demo_lines(clock)
         for line in lines:
             virtuals = [meter.virtual for meter in line.meters]
             await stack.enter_async_context(line.serve(*virtuals, link=folder / line.name))
-        first = lines[0].meters[0].virtual
-        history = asyncio.create_task(asyncio.to_thread(live_through, first, clock))
+        virtual = {
+            meter.virtual.serial_number: meter.virtual for line in lines for meter in line.meters
+        }
+        on_dashboard = [virtual[AT_GRID], virtual[AT_ROOF]]
+        history = asyncio.create_task(asyncio.to_thread(live_through, on_dashboard, clock))
         print("Starting Home Assistant ...", flush=True)
         process = await stack.enter_async_context(home_assistant(folder))
         await settle(START_SECONDS, lambda: _not_answering(process, url))
-        async with first_user(url) as client:
+        async with first_user(url, language) as client:
             await settle(START_SECONDS, lambda: _not_running(client))
             moments = await history
-            devices = [
-                await add(client, meter, str(folder / line.name))
+            device = {
+                meter.virtual.serial_number: await add(client, meter, str(folder / line.name))
                 for line in lines
                 for meter in line.meters
-            ]
-            await set_up_dashboard(devices[0], moments)
+            }
+            at_grid, at_roof = device[AT_GRID], device[AT_ROOF]
+            await set_up_dashboard(at_grid, at_roof, *moments)
             if checking:
-                enabled = [await enable(device) for device in devices]
+                enabled = [await enable(each) for each in device.values()]
                 # All at once: most of a check is waiting for the line.
-                print(*await asyncio.gather(*map(check, devices, enabled, strict=True)), sep="\n")
+                checks = map(check, device.values(), enabled, strict=True)
+                print(*await asyncio.gather(*checks), sep="\n")
                 print(f"Everything works, after {monotonic() - started:.0f} s.")
                 return
 
         print(
             f"\n  {url}    user {USERNAME}, password {PASSWORD}\n\n"
-            f"It has {', '.join(device.title for device in devices)}, its Energy dashboard is at"
-            f" {url}/energy\nand its log is {folder / OUTPUT}. Ctrl-C stops it.",
+            f"Meters: {', '.join(each.title for each in device.values())}.\n\n"
+            f"The Energy dashboard at {url}/energy shows one house with its last {DAYS} days:\n"
+            f"{at_grid.title} measures at the grid, {at_roof.title} at the solar panels.\n"
+            f"A kWh costs {IMPORT_PRICE} {CURRENCY}, and {EXPORT_PRICE} {CURRENCY} is paid for one"
+            " that is exported.\nYou may see energy exported at night: a small generator in the"
+            f" cellar runs day and night.\n\nThe log is {folder / OUTPUT}. Ctrl-C stops the demo.",
             flush=True,
         )
         while await process.wait() == RESTART_EXIT_CODE:
@@ -105,7 +115,7 @@ def _free_port(wanted: int | None) -> int:
     )
 
 
-async def _run(port: int | None, config: Path | None, *, checking: bool) -> int:
+async def _run(port: int | None, config: Path | None, language: str, *, checking: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
 
@@ -120,7 +130,7 @@ async def _run(port: int | None, config: Path | None, *, checking: bool) -> int:
     with TemporaryDirectory(prefix="home-assistant-") as temporary:
         folder = (config or Path(temporary)).resolve()
         try:
-            await demo(folder, _free_port(port), checking=checking)
+            await demo(folder, _free_port(port), language, checking=checking)
         except asyncio.CancelledError:
             print("Stopped.")
             return 1 if checking else 0
@@ -142,8 +152,17 @@ def main() -> int:
     parser.add_argument(
         "--config", type=Path, metavar="DIR", help="a new folder for its configuration, which stays"
     )
+    parser.add_argument(
+        "--language",
+        choices=sorted(LANGUAGES),
+        default="en",
+        metavar="CODE",
+        help="of Home Assistant, such as de for German",
+    )
     arguments = parser.parse_args()
-    return asyncio.run(_run(arguments.port, arguments.config, checking=arguments.check))
+    return asyncio.run(
+        _run(arguments.port, arguments.config, arguments.language, checking=arguments.check)
+    )
 
 
 if __name__ == "__main__":

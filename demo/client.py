@@ -67,11 +67,11 @@ class Client:
 
 
 @asynccontextmanager
-async def first_user(url: str) -> AsyncIterator[Client]:
+async def first_user(url: str, language: str = "en") -> AsyncIterator[Client]:
     """Make the first user, as the welcome page would, and sign in."""
     async with ClientSession(url, timeout=ClientTimeout(total=TIMEOUT)) as session:
         application = {"client_id": f"{url}/"}
-        user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": "en"}
+        user = {"name": NAME, "username": USERNAME, "password": PASSWORD, "language": language}
         created = await _ask(session, "POST", "/api/onboarding/users", json=user | application)
         grant = {"grant_type": "authorization_code", "code": created["auth_code"]}
         token = (await _ask(session, "POST", "/auth/token", data=grant | application))[
@@ -81,7 +81,12 @@ async def first_user(url: str) -> AsyncIterator[Client]:
             await socket.receive_json()
             await socket.send_json({"type": "auth", "access_token": token})
             await socket.receive_json()
-            yield Client(session, socket, token)
+            client = Client(session, socket, token)
+            # Without this the frontend has the language of the browser.
+            await client.command(
+                "frontend/set_user_data", key="language", value={"language": language}
+            )
+            yield client
 
 
 async def _ask(session: ClientSession, method: str, path: str, **request: Any) -> Any:

@@ -10,6 +10,10 @@ from simulator.meter import VirtualMeter
 
 from .clock import Clock
 
+HOUSE = 1
+AT_GRID, AT_ROOF = "22091039", "22091204"
+"""The serial numbers of the two meters that are on the Energy dashboard."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoMeter:
@@ -31,14 +35,16 @@ class DemoLine:
 
 
 def demo_lines(clock: Clock) -> list[DemoLine]:
-    """Make the meters. The first one runs by the clock, and is on the Energy dashboard."""
+    """Make the meters. Two run by the clock: at the grid and at the roof of one house."""
     return [
         DemoLine(
             name="modbus",
             serve=modbus.serve,
             meters=(
                 DemoMeter(
-                    virtual=VirtualMeter(serial_number="22091039", model="6934", clock=clock),
+                    virtual=VirtualMeter(
+                        serial_number=AT_GRID, model="6934", seed=HOUSE, clock=clock
+                    ),
                     choices=("serial", "modbus"),
                     form={"protocol": "modbus", "address": 1, "line_settings": {}},
                 ),
@@ -55,7 +61,12 @@ def demo_lines(clock: Clock) -> list[DemoLine]:
                 ),
                 DemoMeter(
                     virtual=VirtualMeter(
-                        serial_number="22091204", model="pro1", address=20, seed=5
+                        serial_number=AT_ROOF,
+                        model="pro1",
+                        address=20,
+                        seed=5,
+                        roof_of=HOUSE,
+                        clock=clock,
                     ),
                     form={},
                 ),

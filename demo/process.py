@@ -20,13 +20,16 @@ OUTPUT = "output.log"
 
 CHECKOUT = Path(__file__).parents[1]
 
+CURRENCY = "EUR"
+
 # Not default_config: half of that waits for a network that the demo does not need.
 CONFIGURATION = f"""\
 homeassistant:
   name: KLEFR demo
+  language: {{language}}
   time_zone: {TIME_ZONE}
   country: NL
-  currency: EUR
+  currency: {CURRENCY}
   unit_system: metric
 
 frontend:
@@ -36,14 +39,14 @@ energy:
 """
 
 
-def prepare_folder(folder: Path, port: int) -> None:
+def prepare_folder(folder: Path, port: int, language: str) -> None:
     """Write what Home Assistant reads when it first starts."""
     storage = folder / ".storage"
     try:
         storage.mkdir(parents=True)
     except FileExistsError:
         raise DemoError(f"{folder} is in use already: name a folder that is new.") from None
-    (folder / "configuration.yaml").write_text(CONFIGURATION)
+    (folder / "configuration.yaml").write_text(CONFIGURATION.format(language=language))
     (folder / "custom_components").symlink_to(CHECKOUT / "custom_components")
     # A server set up in configuration.yaml is only on trial: after five minutes Home Assistant
     # would go back to its default, which listens to the whole network. The first version of

@@ -79,6 +79,8 @@ class Sample:
     phases: ByPhase[Phase]
     frequency: float
     """Hz."""
+    solar_power: float = 0.0
+    """KW, what the roof makes. The phases have it already."""
 
     @property
     def active_power(self) -> float:
@@ -220,7 +222,9 @@ class Household:
             for index, circuit in enumerate(CIRCUITS)
         )
         return Sample(
-            phases=(first, second, third), frequency=NOMINAL_FREQUENCY + self._frequency.step()
+            phases=(first, second, third),
+            frequency=NOMINAL_FREQUENCY + self._frequency.step(),
+            solar_power=sum(circuit.solar_peak for circuit in CIRCUITS) * sunshine * self._scale,
         )
 
     def _phase(self, index: int, circuit: Circuit, activity: float, sunshine: float) -> Phase:

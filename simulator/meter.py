@@ -14,7 +14,7 @@ Energies are counted second by second:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, StrEnum, auto
 from math import isclose
 from random import Random
@@ -241,14 +241,16 @@ class VirtualMeter:
         speed: float = 1.0,
         clock: Callable[[], float] = time.time,
         seed: int = 1,
+        roof_of: int | None = None,
         factory_new: bool = False,
     ) -> None:
         """Put a meter into a house.
 
         Without an `address` it has the factory's, 0 on M-Bus and 1 on Modbus.
         `ct_primary` and `ct_secondary` are the currents of a CT meter's transformers
-        in A; a primary current of 0 is a ratio that was never set. A `factory_new`
-        meter has counted nothing yet.
+        in A; a primary current of 0 is a ratio that was never set. With `roof_of` a
+        single-phase meter counts forward what the roof makes of the house with that seed.
+        A `factory_new` meter has counted nothing yet.
         """
         self.model = Model(model)
         self.serial_number = serial_number
@@ -314,7 +316,10 @@ class VirtualMeter:
         self._speed = speed
         self._start = clock()
         self._steps = 0
-        self._household = Household(seed=seed, scale=max(1.0, self.ct_primary / 25))
+        self._on_roof = roof_of is not None
+        self._household = Household(
+            seed=seed if roof_of is None else roof_of, scale=max(1.0, self.ct_primary / 25)
+        )
         self._sample = self._household.step(self._start)
 
     # Time
@@ -348,6 +353,9 @@ class VirtualMeter:
                 active_power=self._sample.active_power,
                 reactive_power=self._sample.reactive_power,
             )
+            if self._on_roof:
+                power = self._sample.solar_power
+                whole = replace(whole, active_power=power, reactive_power=0.0)
             return Sample(phases=(whole, UNSUPPLIED, UNSUPPLIED), frequency=self._sample.frequency)
         if all(self._supplied):
             return self._sample

@@ -77,7 +77,9 @@ def test_a_problem_comes_with_what_is_needed_to_understand_it() -> None:
     for name in ("diagnostics", "home-assistant", "integration", "model", "bus", "hardware"):
         assert fields[name]["validations"] == {"required": True}, name
     models = " ".join(fields["model"]["attributes"]["options"])
-    assert all(model in models for model in ("6933", "6934", "6943", "6944", "PRO380"))
+    assert all(
+        model in models for model in ("6933", "6934", "6943", "6944", "PRO1", "PRO2", "PRO380")
+    )
 
 
 def test_links_in_the_issue_forms_lead_to_a_heading_of_readme() -> None:

@@ -218,3 +218,17 @@ def test_serial_number_and_secondary_address_have_eight_digits(digits: str) -> N
         VirtualMeter(serial_number=digits)
     with pytest.raises(ValueError, match="8 digits"):
         VirtualMeter(secondary_address=digits)
+
+
+def test_a_meter_at_the_roof_counts_what_the_house_gets_from_it() -> None:
+    clock = Clock()
+    house = VirtualMeter(seed=3, clock=clock)
+    roof = VirtualMeter(model="pro1", seed=4, roof_of=3, clock=clock)
+    night = VirtualMeter(model="pro1", seed=4, roof_of=3, clock=lambda: 0.0)
+    assert night.power == 0
+    before = roof.forward_active_energy, roof.reverse_active_energy
+    clock.advance(3600)
+    assert house.sample.solar_power == pytest.approx(roof.power)
+    assert 0.2 < roof.power <= 1.8
+    assert 0.2 < roof.forward_active_energy - before[0] <= 1.8
+    assert roof.reverse_active_energy == before[1]
