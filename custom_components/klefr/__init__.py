@@ -76,13 +76,16 @@ async def async_setup_entry(hass: HomeAssistant, entry: KlefrConfigEntry) -> boo
             async_report_wrong_meter(hass, entry.entry_id, entry.data, err)
         raise ConfigEntryNotReady(**async_translation(hass, entry.data, err)) from err
     health.failure = None
-    readings = ReadingsCoordinator(hass, entry, meter, memory, health)
+    readings = ReadingsCoordinator(hass, entry, bus, meter, memory, health)
     await readings.async_config_entry_first_refresh()
     settings = SettingsCoordinator(hass, entry, meter, readings)
     await settings.async_config_entry_first_refresh()
-    entry.runtime_data = KlefrData(meter=meter, health=health, readings=readings, settings=settings)
+    entry.runtime_data = KlefrData(
+        bus=bus, meter=meter, health=health, readings=readings, settings=settings
+    )
     async_remove_obsolete(hass, entry, meter)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    readings.async_start_polling()
     return True
 
 

@@ -54,7 +54,7 @@ class KlefrBinarySensor(ReadingEntity, BinarySensorEntity):
     @property
     @override
     def is_on(self) -> bool | None:
-        if (good := self._reading) is None:
+        if (good := self._value) is None:
             return None
         is_problem = self.device_class is BinarySensorDeviceClass.PROBLEM
         return bool(good) is not is_problem

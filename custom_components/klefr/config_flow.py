@@ -9,6 +9,7 @@ from typing import Any, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
+    ConfigEntryState,
     ConfigFlowResult,
     OptionsFlowWithReload,
     UnknownEntry,
@@ -17,7 +18,8 @@ from homeassistant.const import CONF_ADDRESS, CONF_HOST, CONF_NAME, CONF_PORT, C
 from homeassistant.core import callback
 from homeassistant.helpers.translation import async_load_integrations
 
-from .const import DOMAIN
+from .bus_load import INTERVALS, async_load_text
+from .const import CONF_UPDATE_INTERVAL, DOMAIN
 from .coordinator import KlefrConfigEntry
 from .flow_base import ENTRY_DELETED
 from .flow_communication import CommunicationSteps
@@ -28,6 +30,7 @@ from .flow_schemas import (
     OPTIONS,
     SECTION_LINE_SETTINGS,
     SERIAL,
+    FieldError,
     FormError,
     entered,
     entered_meter,
@@ -50,6 +53,7 @@ from .meter import (
     is_gateway,
     split_gateway_port,
 )
+from .meter.schedule import Load
 from .replacement import async_not_replaced, async_replace_meter
 from .shared_buses import async_find_bus, link_from
 from .wording import meter_name
@@ -324,7 +328,7 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
     """Set how often a meter is read."""
 
     async def async_step_init(self, user_input: dict[str, Any] | None = None) -> ConfigFlowResult:
-        """Ask for the update interval."""
+        """Ask for the update interval, and say how busy the bus is."""
         try:
             entry = self.config_entry
         except UnknownEntry:
@@ -332,7 +336,9 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
         error: FormError | None = None
         if user_input is not None:
             try:
-                return self.async_create_entry(data=entered(OPTIONS, user_input))
+                options = entered(OPTIONS, user_input)
+                self._async_check_interval(options[CONF_UPDATE_INTERVAL])
+                return self.async_create_entry(data=options)
             except FormError as err:
                 error = err
         suggested = to_show_again(OPTIONS, user_input or entry.options)
@@ -343,6 +349,31 @@ class KlefrOptionsFlow(OptionsFlowWithReload):
             errors=error.errors if error else {},
             description_placeholders={
                 "meter": entry.title,
+                "load": async_load_text(self.hass, self._async_load(), entry.entry_id),
                 **(error.placeholders if error else {}),
             },
         )
+
+    @callback
+    def _async_load(self) -> Load | None:
+        """Return what the bus is busy with; None if Home Assistant does not read the meter."""
+        entry: KlefrConfigEntry = self.config_entry
+        return entry.runtime_data.bus.load if entry.state is ConfigEntryState.LOADED else None
+
+    @callback
+    def _async_check_interval(self, interval: float) -> None:
+        """Make sure that the bus has time for an interval, if it is shorter than before.
+
+        A longer one helps, even if it is still too short. Raises FormError.
+        """
+        load, meter = self._async_load(), self.config_entry.entry_id
+        if load is None or interval >= load.demands[meter].interval:
+            return
+        if not load.works(meter, interval):
+            shortest = load.shortest((meter,), INTERVALS)
+            error = (
+                FieldError("interval_too_short", shortest=str(shortest))
+                if shortest
+                else FieldError("bus_full")
+            )
+            raise FormError({CONF_UPDATE_INTERVAL: error})

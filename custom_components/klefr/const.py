@@ -1,6 +1,5 @@
 """Constants of the KLEFR integration."""
 
-from datetime import timedelta
 import logging
 from typing import Final
 
@@ -23,10 +22,6 @@ DEFAULT_UPDATE_INTERVAL: Final = 10
 MINIMUM_UPDATE_INTERVAL: Final = 5
 MAXIMUM_UPDATE_INTERVAL: Final = 3600
 """Seconds, like all update intervals."""
-
-SETTINGS_INTERVAL: Final = timedelta(minutes=5)
-SETTINGS_RETRY: Final = 10
-"""Seconds after a poll of the settings that failed, while the readings can be polled."""
 
 # What was believed last is on the disk after a minute at most, with the shortest interval.
 STORE_DELAY: Final = 50  # seconds

@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
 import logging
-from typing import Any, Final, override
+import math
+from typing import Any, Final, Self, override
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import (
@@ -16,9 +18,10 @@ from homeassistant.const import (
     CONF_PORT,
     EVENT_RECORDER_5MIN_STATISTICS_GENERATED,
 )
-from homeassistant.core import Event, HomeAssistant, callback
+from homeassistant.core import CALLBACK_TYPE, Event, HassJob, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
 
@@ -28,13 +31,12 @@ from .const import (
     DOMAIN,
     EVENT_FIRST_READINGS,
     LOGGER,
-    SETTINGS_INTERVAL,
-    SETTINGS_RETRY,
     STORE_DELAY,
 )
 from .health import MeterHealth
 from .meter import (
     LOCKED_CODE,
+    Bus,
     CalculationCode,
     Counter,
     Decision,
@@ -52,6 +54,7 @@ from .meter import (
     Verdict,
     WrongMeterError,
 )
+from .meter.schedule import EVERYTHING, PACES, SETTING_PACES, Demand, Pace, Task, moment, task
 from .statistics import async_correct_statistics, jumps_from_json, jumps_to_json, with_jumps
 from .stores import energies_store, memory_store, written_store
 from .wording import async_translation, port_name
@@ -68,6 +71,7 @@ type KlefrConfigEntry = ConfigEntry[KlefrData]
 class KlefrData:
     """What a loaded entry works with."""
 
+    bus: Bus
     meter: Meter
     health: MeterHealth
     readings: ReadingsCoordinator
@@ -86,7 +90,6 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         meter: Meter,
         *,
         kind: str,
-        interval: timedelta | None,
     ) -> None:
         self.meter = meter
         super().__init__(
@@ -96,7 +99,8 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
             # Not the title: it has the serial number, which does not belong in a log.
             name=f"{kind} of the meter at address {entry.data[CONF_ADDRESS]}"
             f" on {port_name(entry.data[CONF_PORT])}",
-            update_interval=interval,
+            # Each meter has its own moments, which this class does not know.
+            update_interval=None,
             always_update=False,
         )
 
@@ -125,22 +129,46 @@ class KlefrCoordinator[DataT](DataUpdateCoordinator[DataT]):
         return raised(**async_translation(self.hass, self.config_entry.data, error))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """What has to be read again, and when at the latest, in the time of the event loop."""
+
+    paces: frozenset[Pace]
+    at: float
+
+    def and_also(self, other: Self) -> Self:
+        """Return what both have."""
+        return replace(self, paces=self.paces | other.paces, at=min(self.at, other.at))
+
+
 class ReadingsCoordinator(KlefrCoordinator[Readings]):
-    """Polls what the meter measures, and holds energies that cannot be true."""
+    """Polls what the meter measures, and holds energies that cannot be true.
+
+    A poll reads what is due on a bus that other meters share. The rest keeps its value.
+    """
 
     def __init__(
         self,
         hass: HomeAssistant,
         entry: KlefrConfigEntry,
+        bus: Bus,
         meter: Meter,
         memory: Mapping[str, Any] | None,
         health: MeterHealth,
     ) -> None:
         """Take what is stored of what had to be learned about the meter."""
-        self._interval = timedelta(
-            seconds=entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
-        )
-        super().__init__(hass, entry, meter, kind="readings", interval=self._interval)
+        super().__init__(hass, entry, meter, kind="readings")
+        self._bus = bus
+        self.interval: float = entry.options.get(CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL)
+        """Seconds."""
+        self._place = bus.load.join(entry.entry_id)
+        entry.async_on_unload(self._async_leave_bus)
+        self._task = EVERYTHING
+        self._again: Again | None = None
+        self._settings: SettingsCoordinator | None = None
+        self._unschedule: CALLBACK_TYPE | None = None
+        self._polling = False
+        entry.async_on_unload(self._async_stop_polling)
         self._reader = GuardedReader(meter, Memory(), self._now)
         self._store = energies_store(hass, entry.entry_id)
         self._stored: Mapping[Quantity, float] = {}
@@ -180,12 +208,64 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         async_forget_wrong_meter(self.hass, self.config_entry.entry_id)
         return readings
 
+    @callback
+    def async_bring_settings(self, settings: SettingsCoordinator) -> None:
+        """Read the settings too from now on, when they are due."""
+        self._settings = settings
+
+    @callback
+    def async_start_polling(self) -> None:
+        """Poll the meter at its moments until the entry unloads."""
+        self._async_say_demand()
+        if not self.config_entry.pref_disable_polling:
+            self._polling = True
+            self._async_schedule()
+
+    @callback
+    def _async_stop_polling(self) -> None:
+        self._polling = False
+        if self._unschedule is not None:
+            self._unschedule()
+
+    @callback
+    def _async_schedule(self) -> None:
+        """Schedule the next poll."""
+        now = self.hass.loop.time()
+        place = moment(self._place)
+        number = math.floor(now / self.interval - place) + 1
+        at = (number + place) * self.interval
+        if self._again is not None and now < self._again.at:
+            at = min(at, self._again.at)
+
+        @callback
+        def poll(_: datetime) -> None:
+            self._task = task(self._bus.load.timetable, self.interval, number + self._place)
+            self.config_entry.async_create_background_task(
+                self.hass, self._async_poll(), f"poll of the {self.name}"
+            )
+
+        self._unschedule = async_call_later(
+            self.hass, at - now, HassJob(poll, cancel_on_shutdown=True)
+        )
+
+    async def _async_poll(self) -> None:
+        await self.async_refresh()
+        if self._polling:
+            self._async_schedule()
+
     @override
     async def _async_read(self) -> Readings:
+        due, self._task = self._task, EVERYTHING
         # Entities give the quantity that they show as their context. Before there are entities,
         # everything is read, to know which phases have a supply.
-        quantities = self.meter.quantities if self.data is None else set(self.async_contexts())
-        verdict = await self._reader.read(quantities)
+        shown = self.meter.quantities if self.data is None else frozenset(self.async_contexts())
+        known = self.data or {}
+        paces = self._paces_due(due)
+        quantities = {
+            quantity for quantity in shown if PACES[quantity] in paces or quantity not in known
+        }
+        identified = due.identified or paces > due.paces
+        verdict = await self._async_read_with_settings(quantities, paces, identified=identified)
         if self.meter.memory != self._stored_memory:
             self._stored_memory = self.meter.memory
             await self._memory_store.async_save(dict(self._stored_memory))
@@ -197,11 +277,72 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
         elif self._energies != self._stored and self.hass.loop.time() >= self._next_store:
             self._next_store = self.hass.loop.time() + STORE_DELAY
             self._store.async_delay_save(self._content, STORE_DELAY)
-        # A surprise is looked at often enough to know within three minutes whether it stays.
-        self.update_interval = min(
-            self._interval, timedelta(seconds=verdict.read_again_after or self._interval.seconds)
+        if self._again is not None and self._again.paces <= paces:
+            self._again = None
+        if verdict.read_again_after is not None:
+            # A surprise is looked at often enough to know within three minutes whether it stays.
+            again = Again(paces=paces, at=self.hass.loop.time() + verdict.read_again_after)
+            self._again = again if self._again is None else self._again.and_also(again)
+        if Pace.STATE in paces and self.data is not None:
+            # It depends on how long the meter takes to answer.
+            self._async_say_demand()
+        read = {quantity: verdict.readings[quantity] for quantity in quantities}
+        return {quantity: read.get(quantity, known.get(quantity)) for quantity in shown}
+
+    @callback
+    def _paces_due(self, due: Task) -> frozenset[Pace]:
+        """Return what is due now: all of it if the last poll failed."""
+        if self.meter.all_at_once or not self.last_update_success:
+            return EVERYTHING.paces
+        if self._again is not None and self._again.at < self.hass.loop.time() + self.interval:
+            return due.paces | self._again.paces
+        return due.paces
+
+    async def _async_read_with_settings(
+        self, quantities: Collection[Quantity], paces: Collection[Pace], *, identified: bool
+    ) -> Verdict:
+        """Read quantities, and settings if they are due and the last poll succeeded."""
+        coordinator = self._settings
+        if coordinator is None or not self.meter.reports_settings or not self.last_update_success:
+            settings = frozenset[Setting]()
+        elif coordinator.last_update_success:
+            settings = _settings_with(paces)
+        else:
+            settings = frozenset(Setting)
+        if coordinator is None or not settings:
+            return await self._reader.read(quantities, identified=identified)
+        before = coordinator.data
+        try:
+            verdict = await self._reader.read(quantities, settings=settings)
+        except KlefrError as err:
+            # Controls may be unavailable where all else can be read.
+            verdict = await self._reader.read(quantities)
+            coordinator.async_fail(err)
+        else:
+            # Settings that were written meanwhile were read afterwards.
+            if coordinator.data is before:
+                coordinator.async_take(self._reader.settings)
+        return verdict
+
+    @callback
+    def _async_say_demand(self) -> None:
+        """Say what this meter demands of the bus."""
+        shown = frozenset(self.async_contexts())
+
+        def seconds(task: Task) -> float:
+            return self._reader.line_time(
+                {quantity for quantity in shown if PACES[quantity] in task.paces},
+                settings=_settings_with(task.paces),
+                identified=task.identified,
+            )
+
+        self._bus.load.demands[self.config_entry.entry_id] = Demand(
+            interval=self.interval, seconds=cache(seconds)
         )
-        return {quantity: verdict.readings[quantity] for quantity in quantities}
+
+    @callback
+    def _async_leave_bus(self) -> None:
+        self._bus.load.leave(self.config_entry.entry_id)
 
     @callback
     def _report(self, verdict: Verdict) -> None:
@@ -294,8 +435,12 @@ class ReadingsCoordinator(KlefrCoordinator[Readings]):
             return await self.meter.dump(registers)
 
 
+def _settings_with(paces: Collection[Pace]) -> frozenset[Setting]:
+    return frozenset(setting for setting, pace in SETTING_PACES.items() if pace in paces)
+
+
 class SettingsCoordinator(KlefrCoordinator[Settings]):
-    """Polls the settings of a meter while its readings can be polled.
+    """Has the settings of a meter, which are read with its readings when they are due.
 
     A meter that does not report its settings is assumed to have those last written.
     """
@@ -307,19 +452,14 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         meter: Meter,
         readings: ReadingsCoordinator,
     ) -> None:
-        super().__init__(
-            hass,
-            entry,
-            meter,
-            kind="settings",
-            interval=SETTINGS_INTERVAL if meter.reports_settings else None,
-        )
+        super().__init__(hass, entry, meter, kind="settings")
         self._readings = readings
         self._store = written_store(hass, entry.entry_id)
         self._written: dict[Setting, SettingValue] = {}
         self.reachable = True
         """Whether the last poll of the readings succeeded."""
         entry.async_on_unload(readings.async_add_listener(self._async_follow_readings))
+        readings.async_bring_settings(self)
 
     @override
     async def _async_setup(self) -> None:
@@ -336,22 +476,31 @@ class SettingsCoordinator(KlefrCoordinator[Settings]):
         }
 
     @override
-    async def _async_update_data(self) -> Settings:
-        try:
-            return await super()._async_update_data()
-        except UpdateFailed as err:
-            # All controls are unavailable now, though the meter can be reached.
-            err.retry_after = SETTINGS_RETRY
-            raise
-
-    @override
     async def _async_read(self) -> Settings:
         if not self.reachable:
             return self.data
         settings = {**await self.meter.read_settings(), **self._written}
+        self._async_say_code(settings)
+        return settings
+
+    @callback
+    def _async_say_code(self, settings: Settings) -> None:
+        """Let energies be judged by the calculation code among the settings."""
         code = settings[Setting.CALCULATION_CODE]
         self._readings.async_assume_code(code if isinstance(code, CalculationCode) else None)
-        return settings
+
+    @callback
+    def async_take(self, settings: Settings) -> None:
+        """Take settings that were read with the readings."""
+        settings = {**self.data, **settings}
+        self._async_say_code(settings)
+        if settings != self.data or not self.last_update_success:
+            self.async_set_updated_data(settings)
+
+    @callback
+    def async_fail(self, error: KlefrError) -> None:
+        """Take note that the settings could not be read with the readings."""
+        self.async_set_update_error(self._async_translated(error, UpdateFailed))
 
     async def async_write(
         self, values: Mapping[Setting, SettingValue]

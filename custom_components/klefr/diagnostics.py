@@ -81,6 +81,10 @@ async def async_get_config_entry_diagnostics(
         diagnostics |= {
             "identity": async_redact_data(asdict(identity), TO_REDACT),
             "communication": data.meter.diagnostics,
+            "schedule": {
+                "interval": data.readings.interval,
+                "bus_busy": round(data.bus.load.share(), 3),
+            },
             "readings": _poll(data.readings),
             "settings": _poll(data.settings),
         }
@@ -130,10 +134,8 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _poll(coordinator: KlefrCoordinator[Any]) -> dict[str, Any]:
-    interval = coordinator.update_interval
     failure = coordinator.last_exception
     return {
-        "interval": interval.total_seconds() if interval else None,
         "success": coordinator.last_update_success,
         # The error's text may contain serial numbers.
         "failure": type(_reason(failure)).__name__ if failure else None,

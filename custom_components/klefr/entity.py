@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any, Final, override
 
+from homeassistant.core import callback
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import Entity, EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
@@ -64,6 +65,22 @@ class KlefrEntity[CoordinatorT: KlefrCoordinator[Any]](
     ) -> None:
         CoordinatorEntity.__init__(self, coordinator, context)
         MeterEntity.__init__(self, coordinator.meter.identity, description)
+        # Polls begin when all entities have been added.
+        self._shown = (self.available, self._value)
+
+    @property
+    def _value(self) -> object:
+        """What the state is made of."""
+        return None
+
+    @callback
+    @override
+    def _handle_coordinator_update(self) -> None:
+        # Most polls change a few values of many.
+        shown = (self.available, self._value)
+        if shown != self._shown:
+            self._shown = shown
+            super()._handle_coordinator_update()
 
 
 class ReadingEntity(KlefrEntity[ReadingsCoordinator]):
@@ -74,7 +91,8 @@ class ReadingEntity(KlefrEntity[ReadingsCoordinator]):
         super().__init__(coordinator, description, context=self._quantity)
 
     @property
-    def _reading(self) -> Value | None:
+    @override
+    def _value(self) -> Value | None:
         return self.coordinator.data.get(self._quantity)
 
 
@@ -94,6 +112,7 @@ class SettingEntity(KlefrEntity[SettingsCoordinator]):
         return super().available and self.coordinator.reachable
 
     @property
+    @override
     def _value(self) -> SettingValue | None:
         return self.coordinator.data[self._setting]
 

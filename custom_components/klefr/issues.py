@@ -18,10 +18,12 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.util.hass_dict import HassKey
 
-from .const import DOMAIN
+from .bus_load import INTERVALS, percent
+from .const import DOMAIN, MAXIMUM_UPDATE_INTERVAL
 from .coordinator import KlefrConfigEntry
 from .health import MeterHealth, async_get_health, async_note_supplied
 from .meter import KlefrError, LineSettingsError, LinkError, MeterLostError, Protocol, Quantity
+from .meter.schedule import MOST
 from .wording import async_error_text, failure_case, listed, port_name, wire_kind
 
 CHECK_INTERVAL: Final = timedelta(minutes=1)
@@ -193,6 +195,18 @@ def _failing_requests(watched: Watched) -> Sequence[Trouble] | None:
     return [Trouble(case=failure_case(summary, watched.protocol, watched.health.port))]
 
 
+def _overloaded_bus(watched: Watched) -> Sequence[Trouble]:
+    if watched.entry.state is not ConfigEntryState.LOADED:
+        # It is not read regularly.
+        return []
+    load = watched.entry.runtime_data.bus.load
+    if (busy := load.share()) <= MOST:
+        return []
+    shortest = load.shortest(load.demands, INTERVALS) or MAXIMUM_UPDATE_INTERVAL
+    details = {"busy": percent(busy), "most": percent(MOST), "shortest": str(shortest)}
+    return [Trouble(details=details)]
+
+
 CONDITIONS: Final = (
     Condition(
         key="memory_fault",
@@ -237,6 +251,14 @@ CONDITIONS: Final = (
         key="requests_fail",
         find=_failing_requests,
         # It is found when it has lasted for an hour.
+        lasts=0,
+        severity=ir.IssueSeverity.WARNING,
+        scope=Scope.PORT,
+    ),
+    Condition(
+        key="bus_overloaded",
+        find=_overloaded_bus,
+        # It is known before a deadline is missed.
         lasts=0,
         severity=ir.IssueSeverity.WARNING,
         scope=Scope.PORT,

@@ -317,7 +317,7 @@ class KlefrSensor(ReadingEntity, SensorEntity):
     @property
     @override
     def native_value(self) -> StateType:
-        reading = self._reading
+        reading = self._value
         return reading.name.lower() if isinstance(reading, Quadrant) else reading
 
 

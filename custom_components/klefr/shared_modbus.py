@@ -42,6 +42,7 @@ from .meter import (
     is_gateway,
 )
 from .meter.bus import LATE
+from .meter.modbus.plan import Block
 
 PARITIES: Final = {"E": Parity.EVEN, "N": Parity.NONE, "O": Parity.ODD}
 PROTOCOLS: Final[Mapping[str | None, Protocol]] = {
@@ -125,10 +126,17 @@ class SharedModbusBus(ModbusLine):
     async def read_registers(
         self, unit: int, address: int, count: int, *, attempts: int | None = None
     ) -> Sequence[int]:
+        loop = asyncio.get_running_loop()
+        frames = Block(start=address, stop=address + count).characters * self.link.character_time
+
+        async def read(shared: ModbusUnit) -> Sequence[int]:
+            began = loop.time()
+            words = await shared.read_holding_registers(address, count)
+            self._delays[unit].append(loop.time() - began - frames)
+            return words
+
         # How often to ask depends on how long the other users of the link would have to wait.
-        return await self._request(
-            unit, lambda shared: shared.read_holding_registers(address, count)
-        )
+        return await self._request(unit, read)
 
     @override
     async def probe(self, unit: int, address: int, count: int, *, attempts: int) -> bool:

@@ -13,6 +13,7 @@ from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.klefr.const import DOMAIN
+from simulator.virtual_time import VirtualTimeLoop
 
 SERIAL_NUMBER = "22091039"
 HEALTH = ("response_time", "failed_requests", "suspect_readings")
@@ -35,6 +36,15 @@ class WallClock:
 
 async def wait(hass: HomeAssistant, *, seconds: float = 11) -> None:
     """Let time pass in Home Assistant, which polls the readings every 10 seconds."""
+    if isinstance(hass.loop, VirtualTimeLoop):
+        await asyncio.sleep(seconds)
+        await hass.async_block_till_done(wait_background_tasks=True)
+    else:
+        await wait_by_the_clock(hass, seconds=seconds)
+
+
+async def wait_by_the_clock(hass: HomeAssistant, *, seconds: float) -> None:
+    """Let what looks at the wall clock believe that time has passed, and poll once."""
     now = dt_util.utcnow()
     # The harness looks at the clock before each timer. Seconds that a busy machine takes in
     # between would keep the next ones from being due, for the loop's time stands still.

@@ -27,7 +27,7 @@ from simulator import mbus, modbus
 from simulator.line import Line
 from simulator.meter import VirtualMeter
 
-from . import wait
+from . import wait, wait_by_the_clock
 from .test_sharing import OTHER, entry_for
 
 FILE = Path(__file__).parents[2] / "blueprints/automation/klefr/tariff_schedule.yaml"
@@ -186,7 +186,7 @@ async def test_a_template_switches_the_tariff(
     await show(hass, PRICE, "0.05")
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [2, 2]
     await show(hass, PRICE, "0.25")
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [1, 1]
 
 
@@ -205,9 +205,9 @@ async def test_either_of_both_is_enough_for_the_second_tariff(
     await show(hass, SCHEDULE, schedule)
     await show(hass, PRICE, price)
     virtual_meter.tariff = 3 - tariff
-    await wait(hass, seconds=301)
+    await wait(hass, seconds=61)
     await automate(hass, meters, schedule=SCHEDULE, template=CHEAP)
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert virtual_meter.tariff == tariff
 
 
@@ -217,7 +217,7 @@ async def test_with_neither_nothing_happens(
     virtual_meter.tariff = 2
     await automate(hass, meters)
     # The change at the meter is noticed, and left alone.
-    await wait(hass, seconds=301)
+    await wait(hass, seconds=61)
     assert state_of(hass, meters[0]) == "t2"
     await reload_automations(hass, automation(meters))
     await hass.services.async_call(
@@ -236,7 +236,7 @@ async def test_the_tariff_may_last_until_the_meter_restarts_only(
         assert virtual_meter.tariff == tariff
     # Its supply was gone for less than a poll.
     virtual_meter.tariff = 1
-    await wait(hass, seconds=301)
+    await wait(hass, seconds=61)
     assert virtual_meter.tariff == 12
 
 
@@ -263,7 +263,7 @@ async def test_an_unavailable_meter_is_skipped_and_switched_when_it_comes_back(
     await show(hass, SCHEDULE, "off")
     await automate(hass, meters, schedule=SCHEDULE)
     virtual_meter.address = 99  # as good as switched off
-    await wait(hass)
+    await wait_by_the_clock(hass, seconds=11)
     assert [state_of(hass, meter) for meter in meters] == [STATE_UNAVAILABLE, "t1"]
     line.requests.clear()
     await show(hass, SCHEDULE, "on")
@@ -271,10 +271,10 @@ async def test_an_unavailable_meter_is_skipped_and_switched_when_it_comes_back(
     assert {request[0] for request in line.requests} == {2}
     # Nor does the log book fill with runs that do nothing.
     runs = async_capture_events(hass, EVENT_AUTOMATION_TRIGGERED)
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert not runs
     virtual_meter.address = 1
-    await wait(hass)
+    await wait_by_the_clock(hass, seconds=11)
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [2, 2]
     assert len(runs) == 1
 
@@ -293,7 +293,7 @@ async def test_a_meter_that_fails_does_not_hold_up_the_others_and_is_tried_again
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [1, 2]
     assert "refused" in caplog.text
     virtual_meter.refuse_writes = False
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [2, 2]
 
 
@@ -302,7 +302,7 @@ async def set_unlike(
 ) -> None:
     """Leave one meter in each tariff, so that either tariff would be written to one of them."""
     other_meter.tariff = 2
-    await wait(hass, seconds=301)
+    await wait(hass, seconds=61)
     assert [state_of(hass, meter) for meter in meters] == ["t1", "t2"]
     line.requests.clear()
 
@@ -335,10 +335,10 @@ async def test_a_template_that_cannot_be_evaluated_changes_nothing(
     await reload_automations(hass, config)
     if schedule:
         await show(hass, SCHEDULE, schedule)
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert not written(line)
     await show(hass, PRICE, "0" if template == CHEAP else "1")
-    await wait(hass, seconds=2 * A_MINUTE)
+    await wait_by_the_clock(hass, seconds=2 * A_MINUTE)
     assert written(line)
 
 
@@ -361,7 +361,7 @@ async def test_a_schedule_that_is_not_known_changes_nothing(
     if price:
         await show(hass, PRICE, price)
     await reload_automations(hass, config)
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert not written(line)
     await show(hass, SCHEDULE, "on")
     assert [meter.tariff for meter in (virtual_meter, other_meter)] == [2, 2]
@@ -379,11 +379,11 @@ async def test_a_meter_in_the_right_tariff_is_not_written_to(
     until_restart: bool,
 ) -> None:
     virtual_meter.tariff = tariff
-    await wait(hass, seconds=301)
+    await wait(hass, seconds=61)
     await show(hass, SCHEDULE, "off")
     await automate(hass, meters, schedule=SCHEDULE, until_restart=until_restart)
     await show(hass, SCHEDULE, "on")
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     await hass.services.async_call(
         "automation", "trigger", {"entity_id": "automation.tariff"}, blocking=True
     )
@@ -406,7 +406,7 @@ async def test_other_settings_are_left_alone(
     await automate(hass, ["select.gone", *wrong, meters[1]], schedule=SCHEDULE, until_restart=True)
     for minutes, shown in enumerate(("on", "off"), 1):
         await show(hass, SCHEDULE, shown)
-        await wait(hass, seconds=minutes * A_MINUTE)
+        await wait_by_the_clock(hass, seconds=minutes * A_MINUTE)
     await hass.services.async_call(
         "automation", "trigger", {"entity_id": "automation.tariff"}, blocking=True
     )
@@ -474,7 +474,7 @@ async def test_over_m_bus_the_tariff_is_always_saved(
         assert [state_of(hass, meter) for meter in meters] == [f"t{tariff}"] * 2
     assert state_of(hass, code) == STATE_UNKNOWN
     count = len(written(line))
-    await wait(hass, seconds=A_MINUTE)
+    await wait_by_the_clock(hass, seconds=A_MINUTE)
     assert len(written(line)) == count
 
 
@@ -501,7 +501,7 @@ async def test_a_meter_that_never_acknowledges_is_not_written_to_all_the_time(
     assert [state_of(hass, meter) for meter in meters] == [STATE_UNKNOWN, "t2"]
     line.requests.clear()
     for minutes in (1, 2, 3):
-        await wait(hass, seconds=minutes * A_MINUTE)
+        await wait_by_the_clock(hass, seconds=minutes * A_MINUTE)
     assert not written(line)
     virtual_meter.refuse_writes = False
     await show(hass, SCHEDULE, "off")

@@ -459,7 +459,11 @@ async def test_the_update_interval_is_an_option(
     result = await hass.config_entries.options.async_init(loaded.entry_id)
     assert result["type"] is FlowResultType.FORM
     assert result["step_id"] == "init"
-    assert result["description_placeholders"] == {"meter": loaded.title}
+    assert result["description_placeholders"] == {
+        "meter": loaded.title,
+        "load": "The bus is busy for 2 % of the time. For this meter, the shortest interval that"
+        " works is 5 s.",
+    }
     result = await hass.config_entries.options.async_configure(
         result["flow_id"], {"update_interval": seconds}
     )

@@ -1,7 +1,6 @@
 """Entries and files that somebody has damaged."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 import json
 from pathlib import Path
 from typing import Any
@@ -170,7 +169,7 @@ async def test_a_damaged_update_interval_is_replaced(
     hass.config_entries.async_update_entry(entry, options={"update_interval": value})
     assert await hass.config_entries.async_setup(entry.entry_id)
     assert entry.options == {"update_interval": seconds}
-    assert entry.runtime_data.readings.update_interval == timedelta(seconds=seconds)
+    assert entry.runtime_data.readings.interval == seconds
 
 
 # What a file of a meter may hold: no JSON, no file of Home Assistant's, and no meaning.

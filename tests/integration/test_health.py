@@ -154,7 +154,8 @@ async def test_they_are_available_while_the_meter_does_not_answer(
     await live(hass, freezer, minutes=10)
     assert state(hass, Platform.SENSOR, "active_power") == STATE_UNAVAILABLE
     now = states(hass)
-    assert int(now["failed_requests"] or -1) > 20
+    # A poll that fails is one request, one that succeeds has several.
+    assert int(now["failed_requests"] or -1) > 15
     assert STATE_UNAVAILABLE not in now.values()
     await live(hass, freezer, minutes=60)
     assert states(hass)["failed_requests"] == "100"

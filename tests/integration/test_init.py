@@ -143,14 +143,6 @@ async def test_only_what_enabled_entities_need_is_read(
     assert [request[1:6].hex() for request in line.requests] == ["0340000002", "0350020002"]
 
 
-async def test_the_default_entities_take_three_requests(
-    hass: HomeAssistant, loaded: MockConfigEntry, line: Line
-) -> None:
-    line.requests.clear()
-    await wait(hass)
-    assert len(line.requests) == 3
-
-
 async def test_two_meters_share_a_port(
     hass: HomeAssistant, entry_data: dict[str, Any], virtual_meter: VirtualMeter
 ) -> None:

@@ -472,4 +472,5 @@ async def test_diagnostics_tell_nothing_of_whose_meter_it_is(
     assert SERIAL_NUMBER not in str(diagnostics)
     assert diagnostics["data"]["address"] == (0 if loaded.data["address"] == 0 else REDACTED)
     assert diagnostics["identity"]["firmware_version"] == "1"
-    assert diagnostics["settings"]["interval"] is None
+    assert diagnostics["schedule"]["interval"] == 10
+    assert 0 < diagnostics["schedule"]["bus_busy"] < 0.03

@@ -232,7 +232,7 @@ async def test_the_status_word(
     }
     virtual_meter.eeprom_ok = False
     virtual_meter.supplied = (True, True, False)
-    await wait(hass)
+    await wait(hass, seconds=61)
     assert states() == {
         "program_ok": STATE_OFF,
         "eeprom_ok": STATE_ON,
@@ -241,7 +241,7 @@ async def test_the_status_word(
         "supply_l3": STATE_OFF,
     }
     virtual_meter.overrides[0x401D] = 0x00420111
-    await wait(hass)
+    await wait(hass, seconds=61)
     assert states()["program_ok"] == STATE_UNKNOWN
 
 

@@ -116,7 +116,7 @@ async def test_a_dead_meter_is_asked_once_per_poll_and_leaves_the_others_alone(
     assert states_of(hass, first) == {STATE_UNAVAILABLE}
     line.requests.clear()
     for polls in (1, 2, 3):
-        await wait(hass)
+        await wait(hass, seconds=10)
         assert [request[0] for request in line.requests].count(1) == polls
         assert STATE_UNAVAILABLE not in states_of(hass, second)
     virtual_meter.address = 1

@@ -22,7 +22,7 @@ ROWS = (
     ("const", "meter"),
     ("entry_errors", "port_users"),
     ("statistics", "stores", "wording"),
-    ("health", "logbook", "service_errors", "wrong_meter"),
+    ("bus_load", "health", "logbook", "service_errors", "wrong_meter"),
     ("coordinator",),
     ("entity", "entry_data", "issues", "registry", "shared_modbus"),
     ("shared_buses",),

@@ -94,29 +94,82 @@ async def test_every_meter_has_a_bit_of_its_own(bus: MBusBus, line: Line) -> Non
     assert sent(line) == [REQUEST, "105b015c16"]
 
 
-async def test_a_meter_is_selected_and_deselected_again(bus: MBusBus, line: Line) -> None:
-    for _ in range(2):
-        assert await identification(bus, OWN) == "22091039"
-    selection = "680b0b6853fd5239100922cd25ffff"
-    first, second, *rest = sent(line)
-    assert first == SELECTED_SND_NKE
-    assert second.startswith(selection)
-    assert rest[:2] == [SELECTED_REQUEST, SELECTED_SND_NKE]
-    # Nothing has selected a meter since then.
-    assert [frame[:10] for frame in rest[2:]] == [
-        selection[:10],
-        SELECTED_REQUEST,
-        SELECTED_SND_NKE,
-    ]
-
-
-async def test_meters_selected_one_after_the_other_never_answer_together(
+async def test_a_meter_that_is_selected_already_is_not_selected_again(
     bus: MBusBus, line: Line
 ) -> None:
     for _ in range(3):
         assert await identification(bus, OWN) == "22091039"
+    first, second, *rest = sent(line)
+    assert first == SELECTED_SND_NKE
+    assert second.startswith("680b0b6853fd5239100922cd25ffff")
+    assert rest == [SELECTED_REQUEST, "105bfd5816", SELECTED_REQUEST]
+
+
+async def test_a_selection_deselects_the_meter_before(bus: MBusBus, line: Line) -> None:
+    """So each readout takes two exchanges, and two meters never answer together."""
+    await bus.read(OWN)
+    sent(line)
+    bus.tally.clear()
+    for _ in range(3):
         assert await identification(bus, OTHERS) == "22091040"
-    assert bus.tally.keys() <= {"requests", "no_answer"}
+        assert await identification(bus, OWN) == "22091039"
+    frames = sent(line)
+    assert [frame[:10] for frame in frames[::2]] == ["680b0b6853"] * 6
+    assert frames[1::2] == [SELECTED_REQUEST] * 6
+    assert bus.tally == {"requests": 12}
+
+
+async def test_a_meter_that_missed_the_next_ones_selection_is_deselected(
+    bus: MBusBus, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    await bus.read(OWN)
+    sent(line)
+
+    def be_deaf(frame: bytes) -> None:
+        virtual_meter.powered = not frame.startswith(b"\x68")
+
+    line.before_hearing = be_deaf
+    assert await identification(bus, OTHERS) == "22091040"
+    frames = [frame[:10] for frame in sent(line)]
+    assert frames == [
+        "680b0b6853",
+        SELECTED_REQUEST,
+        SELECTED_SND_NKE,
+        "680b0b6853",
+        SELECTED_REQUEST,
+    ]
+
+
+async def test_a_meter_that_lost_its_power_while_it_was_selected_is_selected_again(
+    bus: MBusBus, line: Line, virtual_meter: VirtualMeter
+) -> None:
+    await bus.read(OWN)
+    virtual_meter.power_cycle()
+    sent(line)
+    assert await identification(bus, OWN) == "22091039"
+    frames = [frame[:10] for frame in sent(line)]
+    # None is selected that could be deselected.
+    assert frames == ["105bfd5816", SELECTED_SND_NKE, "680b0b6853", SELECTED_REQUEST]
+
+
+async def test_a_search_and_a_change_select_afresh(bus: MBusBus, line: Line) -> None:
+    await bus.read(OWN)
+    sent(line)
+    await bus.find(OWN)
+    await bus.write(OWN, TARIFF_2, nothing_wrong)
+    await bus.read(OWN)
+    frames = [frame[:10] for frame in sent(line)]
+    found, changed = frames[:4], frames[4:8]
+    assert found == [SELECTED_SND_NKE, "680b0b6853", SELECTED_REQUEST, SELECTED_SND_NKE]
+    assert changed == ["680b0b6853", SELECTED_REQUEST, "6808086853", SELECTED_SND_NKE]
+    assert frames[8:] == ["680b0b6853", SELECTED_REQUEST]
+
+
+async def test_a_meter_is_deselected_when_the_port_is_closed(line: Line) -> None:
+    async with MBusBus(SerialLink(port=line.port)) as bus:
+        await bus.read(OWN)
+        sent(line)
+    assert sent(line) == [SELECTED_SND_NKE]
 
 
 async def test_a_meter_that_somebody_left_selected_does_not_disturb(

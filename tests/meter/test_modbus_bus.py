@@ -131,6 +131,21 @@ async def test_an_answer_to_a_cancelled_request_is_not_taken_for_the_next_ones(
     assert list(await bus.read_registers(1, 0x5002, 2)) == Registers(virtual_meter).read(0x5002, 2)
 
 
+async def test_an_answer_that_a_gateway_brings_twice_is_taken_once(
+    bus: ModbusBus, line: Line
+) -> None:
+    """It asked the meter twice. The answer to the next request is as long."""
+    frequency = await bus.read_registers(1, 0x5008, 2)
+
+    async def twice(_frame: bytes, answer: bytes) -> list[tuple[float, bytes]]:
+        line.change_answer = None
+        return [(0.0, answer), (0.02, answer)]
+
+    line.change_answer = twice
+    assert list(await bus.read_registers(1, 0x4000, 2)) == [0x2209, 0x1039]
+    assert await bus.read_registers(1, 0x5008, 2) == frequency
+
+
 async def test_requests_take_turns(bus: ModbusBus, virtual_meter: VirtualMeter) -> None:
     addresses = range(0x5000, 0x5032, 2)
     answers = await asyncio.gather(*(bus.read_registers(1, address, 2) for address in addresses))

@@ -77,7 +77,7 @@ async def test_a_transformer_meter_is_known_by_what_it_says() -> None:
 
 
 async def test_no_total_comes_along_without_what_it_is_made_of(meter: ModbusMeter) -> None:
-    wanted = {Quantity.TOTAL_ACTIVE_ENERGY, Quantity.FORWARD_ACTIVE_ENERGY_L3}
+    wanted = {Quantity.TOTAL_ACTIVE_ENERGY_T2, Quantity.FORWARD_ACTIVE_ENERGY_T1}
     along = (await meter.read_along(wanted)).values.keys() - wanted
     assert Quantity.FORWARD_ACTIVE_ENERGY in along
     assert not TOTALS & along
@@ -129,8 +129,10 @@ async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings()
         del virtual_meter.overrides[0x400C]
         line.requests.clear()
         await meter.read_settings()
-        # The last of them asks whether it is so.
-        assert len(line.requests) == 3
+        # Those that hold the settings, and those that ask whether it is so. The tariff is asked
+        # for twice, because the answer before it says 1 as well.
+        addresses = [request[2:4].hex() for request in line.requests]
+        assert addresses == ["4000", "401f", "6048", "6048", "4000", "401f"]
         readings = await meter.read(load)
     assert readings == {Quantity.CURRENT_L1: 180.0, Quantity.ACTIVE_POWER: 60.0}
     assert meter.identity.model is Model.KLEFR_6944
@@ -138,16 +140,35 @@ async def test_a_transformer_ratio_that_is_set_later_is_read_with_the_settings()
     assert meter.identity.transformer_secondary_current == 1
 
 
-async def test_the_whole_map_takes_three_requests(meter: ModbusMeter, line: Line) -> None:
+async def test_all_values_take_as_long_as_the_line_needs(meter: ModbusMeter, line: Line) -> None:
     line.requests.clear()
     loop = asyncio.get_running_loop()
     start = loop.time()
     await meter.read(meter.quantities)
-    assert len(line.requests) == 3
+    assert [(request[2:4].hex(), request[5]) for request in line.requests] == [
+        ("4000", 2),
+        ("4012", 13),
+        ("5002", 48),
+        ("6000", 75),
+    ]
     characters = sum(8 + 5 + 2 * request[5] for request in line.requests)
     on_the_line = characters * 11 / 9600
     # Each request and each answer follows a silence, which takes 3.5 characters.
-    assert on_the_line < loop.time() - start < on_the_line + 3 * 0.009
+    assert on_the_line < loop.time() - start < on_the_line + 4 * 0.009
+
+
+async def test_a_slow_meter_is_asked_for_more_at_a_time(meter: ModbusMeter, line: Line) -> None:
+    """A request more would cost longer than what lies between two values."""
+    apart = {Quantity.ACTIVE_POWER_L3, Quantity.POWER_FACTOR}
+    line.requests.clear()
+    await meter.read(apart)
+    assert [request[5] for request in line.requests] == [2, 2, 2]
+    line.delay_answer = 0.05
+    for _ in range(5):
+        await meter.read(apart)
+    line.requests.clear()
+    await meter.read(apart)
+    assert [request[5] for request in line.requests] == [2, 20]
 
 
 async def test_only_what_is_wanted_is_asked_for(meter: ModbusMeter, line: Line) -> None:

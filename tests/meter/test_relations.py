@@ -156,18 +156,19 @@ def test_phases_need_not_add_up_with_code_10(code: CalculationCode | None) -> No
 
 def test_a_total_is_read_with_what_the_code_makes_it_of() -> None:
     """Two parts of a total that swap bytes still add up, and neither need have fallen."""
-    of_total = companions({TOTAL})
-    assert (
-        of_total
-        == companions({Quantity.TOTAL_ACTIVE_ENERGY_T2})
-        == {
-            Quantity(f"{direction}_active_energy{tariff}")
-            for direction in ("total", "forward", "reverse")
-            for tariff in ("", "_t1", "_t2")
-        }
-    )
+    of_total = companions(frozenset({TOTAL}))
+    assert of_total == {
+        Quantity(f"{direction}_active_energy{column}")
+        for direction in ("total", "forward", "reverse")
+        for column in ("", "_t1", "_t2", "_l1", "_l2", "_l3")
+    }
+    assert companions(frozenset({Quantity.TOTAL_ACTIVE_ENERGY_T2})) == {
+        Quantity(f"{direction}_active_energy{tariff}")
+        for direction in ("total", "forward", "reverse")
+        for tariff in ("", "_t1", "_t2")
+    }
     # Counters must not fall.
-    assert companions({FORWARD_L1}) == {FORWARD, FORWARD_L1, FORWARD_L2, FORWARD_L3}
+    assert companions(frozenset({FORWARD_L1})) == {FORWARD, FORWARD_L1, FORWARD_L2, FORWARD_L3}
 
 
 def test_what_was_not_read_is_not_checked() -> None:

@@ -22,6 +22,7 @@ from .errors import (
 from .health import Exchange, Health, Outcome
 from .link import UART_PIECE, Protocol, SerialLink
 from .port import open_link
+from .schedule import Load
 
 ATTEMPTS: Final = 3
 
@@ -87,9 +88,11 @@ class Bus(ABC):
     def __init__(self, link: SerialLink) -> None:
         """Remember the link; nothing is opened yet.
 
-        `tally` counts the requests, and their failures by the key of the error.
+        `tally` counts the requests, and their failures by the key of the error. `load` is what
+        those who read meters regularly need of the bus.
         """
         self.link = link
+        self.load = Load()
         self.tally: Counter[str] = Counter()
         self._holders = 0
         self._turn = asyncio.Lock()
@@ -105,6 +108,11 @@ class Bus(ABC):
                 del self._watched[address]
 
         return end
+
+    @property
+    @abstractmethod
+    def silence(self) -> float:
+        """How long the bus has to be silent before a request, in seconds."""
 
     @property
     def held(self) -> bool:
@@ -211,13 +219,8 @@ class OwnBus(Bus):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._transport: serialx.BaseSerialTransport | None = None
-        self._listener = _Listener(link, self._silence, self._overhear)
+        self._listener = _Listener(link, self.silence, self._overhear)
         self._overdue: deque[_Overdue] = deque(maxlen=ATTEMPTS)
-
-    @property
-    @abstractmethod
-    def _silence(self) -> float:
-        """How long the bus has to be silent before a request, in seconds."""
 
     async def _exchange[FrameT](
         self,
@@ -355,7 +358,7 @@ class OwnBus(Bus):
         rested_at = self._listener.heard_at + REST_AFTER_NOISE
         if isinstance(failure, NeverSilentError) and asyncio.get_running_loop().time() < rested_at:
             raise NeverSilentError("The port did not fall silent a moment ago")
-        self._listener = _Listener(self.link, self._silence, self._overhear)
+        self._listener = _Listener(self.link, self.silence, self._overhear)
         self._overdue.clear()
         self._transport = await open_link(self.link, lambda: self._listener)
 

@@ -39,6 +39,8 @@ class Meter(ABC):
     reports_settings: bool
     """Whether the meter reports its settings. If not, all that is known of a setting is the value
     that was last written."""
+    all_at_once: bool
+    """Whether the meter always sends all that it measures."""
 
     @property
     @abstractmethod
@@ -59,8 +61,28 @@ class Meter(ABC):
         return {quantity: reading.values[quantity] for quantity in quantities}
 
     @abstractmethod
-    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
-        """Read these quantities, and all that comes along to check energies with."""
+    async def read_along(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> Reading:
+        """Read these quantities and settings, and all that comes along to check energies with.
+
+        Settings that the meter does not report are left out. Without `identified`, the meter may
+        be read without its serial number, so that another one is not noticed.
+        """
+
+    @abstractmethod
+    def line_time(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> float:
+        """Return how long the bus usually needs for that, in seconds."""
 
     @abstractmethod
     async def read_settings(self) -> Settings:

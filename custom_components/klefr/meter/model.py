@@ -181,18 +181,6 @@ LCD_CYCLE_TIMES = range(1, 31)
 """Seconds for which the display shows a page (manual, section 7.6)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What a meter said when it was read once."""
-
-    values: Readings
-    """What was wanted, and what came along without another request."""
-    calculation_code: CalculationCode | None
-    """None if it did not come along."""
-    spread: float
-    """Seconds between the answers that the energies are from; 0 for a single answer."""
-
-
 class Setting(StrEnum):
     """The settings of a meter."""
 
@@ -211,6 +199,18 @@ type SettingValue = Tariff | CalculationCode | BaudRate | Parity | float | int |
 type Settings = Mapping[Setting, SettingValue | None]
 """The settings that a meter has. None stands for a value that the meter does not report, or
 that is not in the manual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a meter said when it was read once."""
+
+    values: Readings
+    """What was wanted, and what came along without another request."""
+    settings: Settings
+    """Those that were wanted, and those that came along."""
+    spread: float
+    """Seconds between the answers that the energies are from; 0 for a single answer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ Energies are counted in steps here, whole multiples of what the meter resolves.
 
 from collections.abc import Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Final
 
@@ -42,6 +42,8 @@ def _energies(
 GUARDED: Final = frozenset({COUNTER, *_energies(DIRECTIONS, KINDS, COLUMNS)})
 TOTALS: Final = frozenset(_energies(("total",), KINDS, COLUMNS))
 """What may fall."""
+CODED: Final = frozenset(_energies(("total",), ("active_energy",), COLUMNS))
+"""What the calculation code says what it means."""
 PHASE_ENERGIES: Final = frozenset(_energies(DIRECTIONS, KINDS, PHASES))
 """What flows through one phase."""
 
@@ -114,7 +116,7 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
             key=f"{total}:code_{code}",
             whole=total,
             # What a code makes of reactive energy is not known.
-            formulas=code_formulas(total, code if "_active" in total else None),
+            formulas=code_formulas(total, code if total in CODED else None),
             by_code=True,
         )
         for total in _energies(("total",), KINDS, COLUMNS)
@@ -122,14 +124,14 @@ def relations(code: CalculationCode | None) -> tuple[Relation, ...]:
     return (*sums, *totals)
 
 
-def companions(quantities: Iterable[Quantity]) -> frozenset[Quantity]:
+@lru_cache(maxsize=1024)
+def companions(wanted: frozenset[Quantity]) -> frozenset[Quantity]:
     """Return these quantities, and what each energy among them can be checked with."""
-    wanted = frozenset(quantities)
     found = set(wanted)
     for direction, kind, columns in product(DIRECTIONS, KINDS, (TARIFFS, PHASES)):
         [whole] = _energies((direction,), (kind,), ("",))
         parts = _energies((direction,), (kind,), columns)
-        if not wanted.isdisjoint(parts) or (columns is TARIFFS and whole in wanted):
+        if not wanted.isdisjoint((whole, *parts)):
             found |= {whole, *parts}
     # Totals may fall: what swaps them leaves their sum as it is.
     for total in found & TOTALS:

@@ -33,8 +33,8 @@ START = datetime(2026, 3, 2, 10, tzinfo=UTC)
 PERIOD = timedelta(minutes=5)
 COMPILED = timedelta(seconds=10.5)
 """When Home Assistant has begun to compile a period that is over."""
-NEAR = 0.02
-"""KWh. The first and the last value are rounded, and so are those before and after a leap."""
+NEAR = 0.01
+"""KWh. The first and the last value are rounded, and so are those before and after each leap."""
 
 ROUNDING = 0.0101
 """KWh. The Modbus registers are rounded, those of M-Bus are cut off."""
@@ -255,10 +255,10 @@ class House:
             if statistic_id in rows
         }
 
-    async def miscounted(self, most: float = 2.0) -> Mapping[str, Miscounted]:
+    async def miscounted(self, most: float = 2.0, *, leaps: int = 1) -> Mapping[str, Miscounted]:
         """Let the meter stand, and give what was not counted right until then.
 
-        No five minutes may hold more than `most`.
+        No five minutes may hold more than `most`. An energy made so many leaps at most.
         """
         self.meter_clock.stop()
         # All has to be read, compiled and corrected, and the hour summed up.
@@ -278,7 +278,7 @@ class House:
                     for end, counted in hours[key].items()
                 ),
             )
-            off = abs(found.counted - found.flowed) > NEAR
+            off = abs(found.counted - found.flowed) > NEAR * (1 + leaps)
             if off or found.most > most or found.hours_differ:
                 wrong[key] = found
         return wrong

@@ -1,9 +1,12 @@
 """One M-Bus line: opens it and talks to one meter on it at a time."""
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Final, override
 
 from ..bus import ADAPTER_DELAY, ATTEMPTS, LATE, LONGEST_FRAME, OwnBus
@@ -39,6 +42,8 @@ IDLE_BITS: Final = 33
 STATION_BITS: Final = 0x30
 
 LONGEST_READOUT: Final = 16  # telegrams
+READOUTS_KEPT: Final = 9
+"""Of so many, the usual time is taken."""
 
 ANY_MANUFACTURER: Final = 0xFFFF
 
@@ -95,8 +100,9 @@ class Command:
 class MBusBus(OwnBus):
     """The M-Bus meters on one link.
 
-    A turn on the line is a whole conversation with one meter: with a secondary address it is
-    selected first and deselected afterwards, so that two meters never answer together.
+    A turn on the line is a whole conversation with one meter. With a secondary address it is
+    selected first. After a readout it stays selected, until the next selection deselects it or
+    the port is closed; after all else it is deselected at once. So two meters never answer together.
     """
 
     protocol = Protocol.MBUS
@@ -106,14 +112,19 @@ class MBusBus(OwnBus):
         super().__init__(link)
         self._next_count_bits: dict[int, bool] = {}
         self._maybe_selected = True
+        self._selected: SecondaryAddress | None = None
+        """What is selected, if that is known."""
         self._attempts = ATTEMPTS
         self._observed_address: int | str | None = None
         self._slack = ADAPTER_DELAY
         self._late_until = 0.0
+        self._readout_times: dict[Target, deque[float]] = defaultdict(
+            partial(deque, maxlen=READOUTS_KEPT)
+        )
 
     @property
     @override
-    def _silence(self) -> float:
+    def silence(self) -> float:
         return IDLE_BITS / self.link.baud_rate
 
     async def read(self, target: Target) -> list[Telegram]:
@@ -125,8 +136,20 @@ class MBusBus(OwnBus):
 
     async def read_answers(self, target: Target) -> list[Answer]:
         """Like `read`, with the frames that carried the telegrams."""
-        async with self._reached(target) as address:
-            return await self._read_out(target, address)
+        async with self._reached(target, select=False) as address:
+            began = asyncio.get_running_loop().time()
+            if isinstance(target, SecondaryAddress):
+                answers = await self._read_selected(target)
+                # It may stay selected. Nothing else is.
+                self._selected = target
+            else:
+                answers = await self._read_out(target, address)
+            self._readout_times[target].append(asyncio.get_running_loop().time() - began)
+            return answers
+
+    def readout_time(self, target: Target) -> float:
+        """Return how long the line usually needs for a meter's readout, in seconds."""
+        return median(self._readout_times[target] or (0.0,))
 
     async def find(self, target: Target, *, attempts: int = 1) -> Telegram | None:
         """Ask which meter answers, waiting no longer than a meter may take.
@@ -205,14 +228,39 @@ class MBusBus(OwnBus):
             # From now on another meter may have the address.
             del self._next_count_bits[address]
 
+    async def _read_selected(self, target: SecondaryAddress) -> list[Answer]:
+        """Select a meter if it is not selected already, and read all telegrams.
+
+        A selection deselects the meter before. If that did not hear it, both answer. Or the meter
+        that is taken to be selected lost its power meanwhile. So if this fails once, deselect all.
+        """
+        if self._selected is not None:
+            attempts, self._attempts = self._attempts, 1
+            try:
+                if self._selected != target:
+                    await self._select(target)
+                return await self._read_out(target, SpecialAddress.SELECTED)
+            except CommunicationError:
+                if target in self._silent:
+                    raise
+                self._attempts, self._maybe_selected = attempts, True
+        await self._select_alone(target)
+        return await self._read_out(target, SpecialAddress.SELECTED)
+
     @asynccontextmanager
     async def _reached(
-        self, target: Target, *, attempts: int | None = None, slack: float = ADAPTER_DELAY
+        self,
+        target: Target,
+        *,
+        attempts: int | None = None,
+        slack: float = ADAPTER_DELAY,
+        select: bool = True,
     ) -> AsyncIterator[int]:
         """Take a turn on the line, and say at which primary address the meter answers.
 
         A request is sent up to `attempts` times, or as often as `_patience` says.
-        `slack` is what adapters may take on top of what is usual, in seconds.
+        `slack` is what adapters may take on top of what is usual, in seconds. Without `select`,
+        a meter with a secondary address is not selected yet.
         """
         address = target if isinstance(target, int) else SpecialAddress.SELECTED
         async with self._turn:
@@ -224,22 +272,30 @@ class MBusBus(OwnBus):
                 )
                 with self._patience(target, attempts) as self._attempts:
                     if isinstance(target, SecondaryAddress):
-                        await self._select(target)
+                        if select:
+                            await self._select_alone(target)
                     elif address not in self._next_count_bits:
                         await self._reset(address)
                     yield address
             except BaseException:
                 # What the meter has seen of it is not known: start with it afresh.
                 self._next_count_bits.pop(address, None)
+                if isinstance(target, SecondaryAddress):
+                    self._selected = None
                 raise
             finally:
-                if isinstance(target, SecondaryAddress) and self._maybe_selected:
+                selectable = isinstance(target, SecondaryAddress)
+                if selectable and self._maybe_selected and self._selected is None:
                     await self._deselect()
 
-    async def _select(self, target: SecondaryAddress) -> None:
+    async def _select_alone(self, target: SecondaryAddress) -> None:
+        """Deselect whatever may be selected, and select a meter."""
         if self._maybe_selected:
             await self._deselect()
-        self._maybe_selected = True
+        await self._select(target)
+
+    async def _select(self, target: SecondaryAddress) -> None:
+        self._maybe_selected, self._selected = True, None
         selection = LongFrame(
             control=Control.SND_UD,
             address=SpecialAddress.SELECTED,
@@ -255,7 +311,7 @@ class MBusBus(OwnBus):
 
     async def _deselect(self) -> None:
         # A meter that does not hear it is deselected by the next selection.
-        self._maybe_selected = False
+        self._maybe_selected, self._selected = False, None
         with suppress(KlefrError):
             await self._send_once(
                 ShortFrame(control=Control.SND_NKE, address=SpecialAddress.SELECTED),
@@ -357,7 +413,14 @@ class MBusBus(OwnBus):
         if self._listener is not before:
             # What the meters heard over another link, or while it was broken, is not known.
             self._next_count_bits.clear()
-            self._maybe_selected = True
+            self._maybe_selected, self._selected = True, None
+
+    @override
+    async def _close(self) -> None:
+        if self._transport is not None and self._selected is not None:
+            # It must not disturb what uses the port next.
+            await self._deselect()
+        await super()._close()
 
 
 def _is_acknowledgement(frame: Frame) -> bool:

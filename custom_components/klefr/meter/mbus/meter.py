@@ -130,6 +130,7 @@ class MBusMeter(Meter):
     counters = frozenset(RESETS)
     registers = ()
     reports_settings = False
+    all_at_once = True
 
     def __init__(self, bus: MBusBus, target: Target, identity: Identity) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -181,7 +182,13 @@ class MBusMeter(Meter):
         return {"bus": dict(self._bus.tally)}
 
     @override
-    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
+    async def read_along(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> Reading:
         began = asyncio.get_running_loop().time()
         answers = await self._read_own_answers()
         return Reading(
@@ -190,9 +197,19 @@ class MBusMeter(Meter):
                 **dict.fromkeys(self.quantities.union(quantities)),
                 **_values([answer.telegram for answer in answers]),
             },
-            calculation_code=None,
+            settings={},
             spread=asyncio.get_running_loop().time() - began if len(answers) > 1 else 0.0,
         )
+
+    @override
+    def line_time(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> float:
+        return self._bus.readout_time(self._target)
 
     @override
     async def read_settings(self) -> Settings:

@@ -2,10 +2,13 @@
 
 from abc import abstractmethod
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 import re
+from statistics import median
 import struct
 from typing import Final, override
 
@@ -31,6 +34,9 @@ GATEWAY_DELAY: Final = 3.0
 
 SILENT_CHARACTERS: Final = 3.5
 
+# Of so many answers the usual delay is taken.
+DELAYS_KEPT: Final = 9
+
 CHECKSUM_LENGTH: Final = 2
 # What the answer to function 16 repeats: unit, function, address and count.
 ECHOED_LENGTH: Final = 6
@@ -53,6 +59,23 @@ class ModbusLine(Bus):
 
     Requests raise RefusedError for a Modbus exception, and what `Bus` raises.
     """
+
+    def __init__(self, link: SerialLink) -> None:
+        """Remember the link; nothing is opened yet."""
+        super().__init__(link)
+        self._delays: dict[int, deque[float]] = defaultdict(partial(deque, maxlen=DELAYS_KEPT))
+
+    @property
+    @override
+    def silence(self) -> float:
+        return SILENT_CHARACTERS * self.link.character_time
+
+    def delay(self, unit: int) -> float:
+        """Return how long a unit usually takes to start an answer, in seconds.
+
+        Silence tells it where the request ends, so that is the least.
+        """
+        return max(self.silence, median(self._delays[unit] or (0.0,)))
 
     @abstractmethod
     async def read_registers(
@@ -197,11 +220,7 @@ class ModbusBus(OwnBus, ModbusLine):
         """Remember the link; nothing is opened yet."""
         super().__init__(link)
         self._late: dict[Answer, float] = {}
-
-    @property
-    @override
-    def _silence(self) -> float:
-        return SILENT_CHARACTERS * self.link.character_time
+        self._last_request = self._last_content = b""
 
     @override
     async def read_registers(
@@ -271,8 +290,15 @@ class ModbusBus(OwnBus, ModbusLine):
     ) -> ModbusPDU:
         """Send a request once."""
         await self._open()
+        asked = bytes((answer.unit,)) + _payload(request)
         with self._observed(answer.unit) as attempt:
             content = await self._transfer(request, answer, attempt, delay, slack)
+            if content == self._last_content and asked != self._last_request:
+                # Some gateways repeat a request, and pass on both answers.
+                content = await self._transfer(request, answer, attempt, delay, slack)
+            self._last_request, self._last_content = asked, content
+            assert attempt.response_time is not None
+            self._delays[answer.unit].append(attempt.response_time)
             pdu = DECODER.decode(content[1:])
             assert pdu is not None
             if isinstance(pdu, ExceptionResponse):

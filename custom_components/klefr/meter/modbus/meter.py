@@ -66,6 +66,9 @@ PIECE_ATTEMPTS: Final = 2
 MEMORY_FIRMWARE: Final = "firmware_version"
 MEMORY_CUTS: Final = "cuts"
 
+# A meter has a few plans for what is due at a time, and others for each of its usual delays.
+PLANS_KEPT: Final = 1024
+
 type Key = Quantity | Setting | Identifier
 
 BLOCKS: Final = tuple(
@@ -90,6 +93,7 @@ CHECKED: Final[frozenset[Key]] = frozenset((*GUARDED, Setting.CALCULATION_CODE))
 VALUE_STARTS: Final = sorted(register.address for register in REGISTERS.values())
 
 SERIAL_NUMBER: Final = REGISTERS[Identifier.SERIAL_NUMBER]
+IDENTIFIED: Final = (Identifier.SERIAL_NUMBER,)
 SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMBER.addresses.stop)
 
 # What decides which currents, and so which powers, the meter's readings can mean. It is set on the
@@ -131,6 +135,7 @@ class ModbusMeter(Meter):
     counters = frozenset(COUNTERS)
     registers = BLOCKS
     reports_settings = True
+    all_at_once = False
 
     def __init__(self, bus: ModbusLine, address: int, cuts: frozenset[int]) -> None:
         """Use `identify` instead: a meter is not known before it has been asked."""
@@ -138,6 +143,8 @@ class ModbusMeter(Meter):
         self._address = address
         self._cuts = cuts
         self._answered_last = False
+        self._energies_read: list[tuple[Block, float]] = []
+        """The blocks with energies that were read last, and when."""
         self._maximum_current = 0.0
 
     @staticmethod
@@ -192,29 +199,41 @@ class ModbusMeter(Meter):
         }
 
     @override
-    async def read_along(self, quantities: Collection[Quantity]) -> Reading:
-        wanted: frozenset[Key] = frozenset((Identifier.SERIAL_NUMBER, *quantities))
-        cuts = self._cuts
-        began = asyncio.get_running_loop().time()
-        along = _readable_along(wanted, cuts) & {*self.quantities, *SETTINGS}
+    async def read_along(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> Reading:
+        wanted = _wanted(quantities, settings, identified=identified)
+        along = _readable_along(wanted, self._cuts, self._pause) & {*self.quantities, *SETTINGS}
+        self._energies_read.clear()
         values = await self._read_own_values(wanted | along)
-        pieces = [block for block in _plan_for(wanted, cuts) if block.start in ENERGY_BLOCK]
-        at_once = len(pieces) <= 1 and self._cuts == cuts
+        await self._take_current_range(values)
         return Reading(
             values={key: value for key, value in values.items() if isinstance(key, Quantity)},
-            calculation_code=values.get(Setting.CALCULATION_CODE),
-            spread=0.0 if at_once else asyncio.get_running_loop().time() - began,
+            settings={key: value for key, value in values.items() if isinstance(key, Setting)},
+            spread=self._spread,
         )
 
     @override
+    def line_time(
+        self,
+        quantities: Collection[Quantity],
+        *,
+        settings: Collection[Setting] = (),
+        identified: bool = True,
+    ) -> float:
+        wanted = _wanted(quantities, settings, identified=identified)
+        pause = self._pause
+        blocks = _plan_for(wanted, self._cuts, pause)
+        characters = sum(block.characters + pause for block in blocks)
+        return characters * self._bus.link.character_time
+
+    @override
     async def read_settings(self) -> Settings:
-        values = await self._read_own_values((*SETTINGS, *CURRENT_RANGE))
-        if None not in (values[key] for key in CURRENT_RANGE):
-            identity = _with_current_range(self.identity, values)
-            # Readings are judged by it for minutes, and a checksum does not see all damage.
-            if identity != self.identity and await self._confirms(values, CURRENT_RANGE):
-                self._set_identity(identity)
-        return {setting: values[setting] for setting in SETTINGS}
+        return (await self.read_along((), settings=SETTINGS)).settings
 
     @override
     async def write(self, setting: Setting, value: SettingValue) -> None:
@@ -231,16 +250,16 @@ class ModbusMeter(Meter):
     @override
     async def reset(self, counter: Counter) -> None:
         quantity = COUNTERS[counter]
-        before = (await self._read_own_values((quantity,)))[quantity]
+        before = (await self._read_own_values((*IDENTIFIED, quantity)))[quantity]
         await self._write(REGISTERS[quantity], 0)
-        found = (await self._read_own_values((quantity,)))[quantity]
+        found = (await self._read_own_values((*IDENTIFIED, quantity)))[quantity]
         # It may have counted on already.
         if found is None or (before and found >= before):
             raise NotResetError(counter, found=found)
 
     @override
     async def read_communication(self) -> Communication:
-        values = await self._read_own_values(COMMUNICATION)
+        values = await self._read_own_values((*IDENTIFIED, *COMMUNICATION))
         link = self._bus.link
         return Communication(
             address=values[Setting.ADDRESS] or self._address,
@@ -252,7 +271,7 @@ class ModbusMeter(Meter):
     async def write_communication(self, setting: Setting, value: SettingValue) -> None:
         if value not in COMMUNICATION.get(setting, ()):
             raise InvalidValueError(setting, value)
-        await self._read_own_values(())
+        await self._read_own_values(IDENTIFIED)
         await self._write(REGISTERS[setting], value)
 
     @override
@@ -267,8 +286,8 @@ class ModbusMeter(Meter):
             for register in REGISTERS.values()
             if not addresses.isdisjoint(register.addresses)
         ]
-        await self._read_own_values(())
-        words = await self._read_blocks(plan(touched, self._cuts))
+        await self._read_own_values(IDENTIFIED)
+        words = await self._read_blocks(plan(touched, self._cuts, pause=self._pause))
         return {
             "registers": {
                 f"0x{block[0]:04X}": [f"{words[address]:04X}" for address in block]
@@ -287,38 +306,63 @@ class ModbusMeter(Meter):
         of_three_phases = any(voltages[voltage] for voltage in VOLTAGES_OF_THREE_PHASES)
         return 1 if voltages[Quantity.VOLTAGE] and not of_three_phases else 3
 
+    @property
+    def _spread(self) -> float:
+        """Seconds between the first and the last answer with energies; 0 for one answer."""
+        if len(self._energies_read) <= 1:
+            return 0.0
+        (first, first_read_at), *_, (_, last_read_at) = self._energies_read
+        # The meter knew the first values before it sent them.
+        return last_read_at - first_read_at + first.characters * self._bus.link.character_time
+
+    @property
+    def _pause(self) -> int:
+        """What a request costs beside its frames, in characters."""
+        seconds = self._bus.silence + self._bus.delay(self._address)
+        return round(seconds / self._bus.link.character_time)
+
     def _set_identity(self, identity: Identity) -> None:
         self.identity = identity
         self.quantities = READABLE & QUANTITIES[identity.phases]
         self._maximum_current = identity.maximum_current or 0
 
     async def _set(self, setting: Setting, value: SettingValue) -> None:
-        await self._read_own_values(())
+        await self._read_own_values(IDENTIFIED)
         await self._write(REGISTERS[setting], value)
-        found = (await self._read_own_values((setting,)))[setting]
+        found = (await self._read_own_values((*IDENTIFIED, setting)))[setting]
         if found != value:
             raise NotAcceptedError(setting, written=value, found=found)
 
     async def _confirms(self, values: Mapping[Key, Any], keys: Collection[Key]) -> bool:
         """Tell whether a second answer says the same."""
-        again = await self._read_own_values(keys)
+        again = await self._read_own_values((*IDENTIFIED, *keys))
         return all(again[key] == values[key] for key in keys)
 
+    async def _take_current_range(self, values: Mapping[Key, Any]) -> None:
+        """Judge readings from now on by the currents that the meter says it measures."""
+        if None in (values.get(key) for key in CURRENT_RANGE):
+            return
+        identity = _with_current_range(self.identity, values)
+        # Readings are judged by it for minutes, and a checksum does not see all damage.
+        if identity != self.identity and await self._confirms(values, CURRENT_RANGE):
+            self._set_identity(identity)
+
     async def _read_own_values(self, keys: Collection[Key]) -> Mapping[Key, Any]:
-        """Read values together with the serial number that says whose they are."""
+        """Read values, and make sure whose they are if the serial number is among them."""
 
         async def ask() -> Mapping[Key, Any]:
-            values = await self._read_values((Identifier.SERIAL_NUMBER, *keys))
-            check_serial_number(
-                expected=self.identity.serial_number, found=values[Identifier.SERIAL_NUMBER]
-            )
+            values = await self._read_values(keys)
+            if Identifier.SERIAL_NUMBER in values:
+                check_serial_number(
+                    expected=self.identity.serial_number, found=values[Identifier.SERIAL_NUMBER]
+                )
             return values
 
         return await confirmed(ask)
 
     async def _read_values(self, keys: Iterable[Key]) -> Mapping[Key, Any]:
         wanted = frozenset(keys)
-        words = await self._read_blocks(_plan_for(wanted, self._cuts))
+        words = await self._read_blocks(_plan_for(wanted, self._cuts, self._pause))
         return {key: self._decode(REGISTERS[key], words) for key in wanted}
 
     def _decode(self, register: Register, words: Mapping[int, int]) -> Any:
@@ -326,9 +370,9 @@ class ModbusMeter(Meter):
             [words[address] for address in register.addresses], self._maximum_current
         )
 
-    async def _read_blocks(self, blocks: Iterable[Block]) -> Mapping[int, int]:
+    async def _read_blocks(self, blocks: Sequence[Block]) -> Mapping[int, int]:
         """Read words, by address."""
-        if not self._answered_last:
+        if not self._answered_last and SERIAL_NUMBER_BLOCK not in blocks[:1]:
             # A meter that is still silent shows it soonest where least is asked of it.
             await self._read_piece(SERIAL_NUMBER_BLOCK)
         words: dict[int, int] = {}
@@ -386,6 +430,8 @@ class ModbusMeter(Meter):
             self._address, block.start, block.count, attempts=attempts
         )
         self._answered_last = True
+        if block.start in ENERGY_BLOCK:
+            self._energies_read.append((block, asyncio.get_running_loop().time()))
         return dict(enumerate(words, block.start))
 
     async def _write(self, register: Register, value: SettingValue) -> None:
@@ -397,17 +443,36 @@ class ModbusMeter(Meter):
             await self._bus.write_registers(self._address, register.address, words)
 
 
-@lru_cache
-def _plan_for(keys: frozenset[Key], cuts: frozenset[int]) -> Sequence[Block]:
+def _wanted(
+    quantities: Collection[Quantity], settings: Collection[Setting], *, identified: bool
+) -> frozenset[Key]:
+    """Return the registers that are wanted.
+
+    The range of currents is set at the meter, like the rate of the S0 outputs beside it.
+    """
+    return frozenset(
+        (
+            *quantities,
+            *(SETTINGS & frozenset(settings)),
+            *(CURRENT_RANGE if Setting.S0_RATE in settings else ()),
+            *(IDENTIFIED if identified else ()),
+        )
+    )
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _plan_for(keys: frozenset[Key], cuts: frozenset[int], pause: int) -> Sequence[Block]:
     """Plan what every poll reads again."""
-    return plan((REGISTERS[key] for key in keys), cuts)
+    return plan((REGISTERS[key] for key in keys), cuts, pause=pause)
 
 
-@lru_cache
-def _readable_along(keys: frozenset[Key], cuts: frozenset[int]) -> frozenset[Key]:
+@lru_cache(maxsize=PLANS_KEPT)
+def _readable_along(keys: frozenset[Key], cuts: frozenset[int], pause: int) -> frozenset[Key]:
     """Return what the guard can check with, and reading these keys reads anyway."""
     addresses = {
-        address for block in _plan_for(keys, cuts) for address in range(block.start, block.stop)
+        address
+        for block in _plan_for(keys, cuts, pause)
+        for address in range(block.start, block.stop)
     }
     readable = {key for key in CHECKED if addresses.issuperset(REGISTERS[key].addresses)}
     # Totals alone show nothing: two that are damaged may have the sum of two that are not.
