@@ -153,7 +153,7 @@ LIMITS: Final = {
     r".*::menu_options::\w+": 60,
     r".*::title": 60,
     r"services::.*::name": 48,
-    r"selector::.*": 85,
+    r"selector::(?!bus_load::).*": 85,
 }
 
 
