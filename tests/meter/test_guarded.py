@@ -123,6 +123,20 @@ async def test_a_code_that_is_misread_once_is_not_believed_later(
     assert verdict.decisions[TOTAL] in (Decision.STEADY, Decision.PLAUSIBLE)
 
 
+@pytest.mark.parametrize("virtual_meter", ["6934"], indirect=True)
+async def test_a_code_that_was_misread_with_the_settings_holds_nothing_for_long(
+    reader: GuardedReader, virtual_meter: VirtualMeter
+) -> None:
+    """With calculation code 10 the phases do not add up, which is looked up if they do not."""
+    virtual_meter.calculation_code = CalculationCode.FORWARD_MINUS_REVERSE_NET
+    reader.assume_code(CalculationCode.FORWARD)
+    for _ in range(4):
+        await asyncio.sleep(INTERVAL)
+        verdict = await reader.read({FORWARD, REVERSE})
+    assert set(verdict.decisions.values()) <= {Decision.STEADY, Decision.PLAUSIBLE}
+    assert not verdict.suspect
+
+
 async def test_a_surprise_is_not_left_alone_for_longer_than_answers_belong_together(
     reader: GuardedReader, line: Line, virtual_meter: VirtualMeter
 ) -> None:

@@ -86,6 +86,22 @@ async def test_no_total_comes_along_without_what_it_is_made_of(meter: ModbusMete
     assert all(along >= {*parts_of(total)} - wanted for total in TOTALS & along)
 
 
+@pytest.mark.parametrize(("model", "known"), [("6944", False), ("6934", True)])
+async def test_transformers_that_there_are_not_are_damage(model: str, known: bool) -> None:
+    """Energies are judged by what a meter measures, and 1280 A is 5 A with its bytes swapped."""
+    virtual_meter = VirtualMeter(serial_number="22091040", model=model)
+    virtual_meter.overrides[0x401F] = 1280
+    async with (
+        serve(virtual_meter, virtual=PORT) as line,
+        ModbusBus(SerialLink(port=line.port)) as bus,
+    ):
+        if known:
+            assert (await ModbusMeter.identify(bus, 1)).identity.maximum_current == 100
+            return
+        with pytest.raises(GarbledAnswerError):
+            await ModbusMeter.identify(bus, 1)
+
+
 async def test_a_current_range_that_is_said_once_changes_nothing(
     meter: ModbusMeter, line: Line, virtual_meter: VirtualMeter
 ) -> None:

@@ -23,6 +23,7 @@ class GuardedReader:
         self._meter = meter
         self._clock = clock
         self._code: CalculationCode | None = None
+        self._said: CalculationCode | None = None
         self._reset: Moment | None = None
 
     def assume_code(self, code: CalculationCode | None) -> None:
@@ -92,6 +93,11 @@ class GuardedReader:
         reading = await self._meter.read_along(quantities, settings=settings, identified=identified)
         self.settings |= reading.settings
         code = reading.settings.get(Setting.CALCULATION_CODE)
+        if isinstance(code, CalculationCode):
+            # Once may be misread, also where the settings were read.
+            if code is self._said:
+                self._code = code
+            self._said = code
         verdict = judge(
             self.memory,
             reading.values,

@@ -100,6 +100,9 @@ SERIAL_NUMBER_BLOCK: Final = Block(start=SERIAL_NUMBER.address, stop=SERIAL_NUMB
 # meter's buttons, maybe long after the meter was added.
 CURRENT_RANGE: Final = (Identifier.CT_RATIO, Identifier.CT_MODE, Identifier.RATED_CURRENT)
 
+TRANSFORMER_SECONDARY_CURRENTS: Final = (1, 5)
+"""A. What transformers for these meters give."""
+
 # What decides what the meter measures at all, and in which range.
 KIND: Final = (Identifier.METER_CODE, *CURRENT_RANGE)
 
@@ -173,8 +176,8 @@ class ModbusMeter(Meter):
             raise NotAKlefrMeterError("It has no such registers") from err
         meter._set_identity(_identity(values))
         # All readings are judged by it, and a checksum does not see all damage.
-        if not await meter._confirms(values, KIND):
-            raise GarbledAnswerError("Two answers report different kinds of meters")
+        if not _is_current_range(values) or not await meter._confirms(values, KIND):
+            raise GarbledAnswerError("Two answers report different kinds of meters, or none")
         if meter.identity.model is Model.UNKNOWN:
             meter._set_identity(replace(meter.identity, phases=await meter._read_phases()))
         if meter.identity.firmware_version != remembered.get(MEMORY_FIRMWARE):
@@ -340,7 +343,7 @@ class ModbusMeter(Meter):
 
     async def _take_current_range(self, values: Mapping[Key, Any]) -> None:
         """Judge readings from now on by the currents that the meter says it measures."""
-        if None in (values.get(key) for key in CURRENT_RANGE):
+        if not _is_current_range(values):
             return
         identity = _with_current_range(self.identity, values)
         # Readings are judged by it for minutes, and a checksum does not see all damage.
@@ -498,6 +501,14 @@ def _identity(values: Mapping[Key, Any]) -> Identity:
         checksum=values[Identifier.CHECKSUM],
     )
     return _with_current_range(identity, values)
+
+
+def _is_current_range(values: Mapping[Key, Any]) -> bool:
+    """Tell whether a meter can measure these currents. Without transformers, CT mode is any."""
+    ratio, mode, rated_current = (values.get(key) for key in CURRENT_RANGE)
+    if None in (ratio, mode, rated_current):
+        return False
+    return ratio == 0 or mode in TRANSFORMER_SECONDARY_CURRENTS
 
 
 def _with_current_range(identity: Identity, values: Mapping[Key, Any]) -> Identity:
