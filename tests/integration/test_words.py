@@ -262,6 +262,24 @@ async def test_a_communication_is_named_by_what_differs(hass: HomeAssistant) -> 
     assert communication_names(hass, (THERE,), gateway=True) == ["address 17"]
 
 
+@pytest.mark.parametrize(
+    ("language", "shown"),
+    [
+        ("de", "Adresse 17, 1200 Baud"),
+        ("fr", "adresse 17, 1200 bauds"),
+        ("pl", "adres 17, 1200 bodów"),
+    ],
+)
+async def test_what_a_message_names_is_in_the_language_of_the_message(
+    hass: HomeAssistant, caplog: pytest.LogCaptureFixture, language: str, shown: str
+) -> None:
+    hass.config.language = language
+    await async_load_integrations(hass, {DOMAIN})
+    assert communication_names(hass, (THERE, HERE), gateway=False)[0] == shown
+    # Home Assistant leaves out a translation with other placeholders than English, and says so.
+    assert "Validation of translation placeholders" not in caplog.text
+
+
 async def test_values_are_shown_as_the_entities_show_them(hass: HomeAssistant) -> None:
     await async_load_integrations(hass, {DOMAIN})
     hass.config.components.add(DOMAIN)

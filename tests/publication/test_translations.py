@@ -153,7 +153,7 @@ LIMITS: Final = {
     r".*::menu_options::\w+": 60,
     r".*::title": 60,
     r"services::.*::name": 48,
-    r"selector::.*": 85,
+    r"selector::(?!bus_load::).*": 85,
 }
 
 
@@ -168,7 +168,7 @@ def test_every_text_fits_in_its_place(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_name_in_a_text_is_the_name_that_a_user_sees(file: Path) -> None:
     texts = read(file)
-    names = {*texts.values(), *glossary("Activity", file.stem)}
+    names = {*texts.values(), *(row[file.stem] for row in glossaries())}
     for path, text in texts.items():
         for name in re.findall(r"(?<!\*)\*(?!\*)([^*]+)\*", text):
             assert name in names, path
@@ -248,10 +248,6 @@ def glossaries() -> list[dict[str, str]]:
         if cells(head) == list(LANGUAGES):
             rows += [dict(zip(LANGUAGES.values(), cells(line), strict=True)) for line in lines]
     return rows
-
-
-def glossary(english: str, language: str) -> list[str]:
-    return [row[language] for row in glossaries() if row["en"] == english]
 
 
 def words(text: str) -> list[str]:
