@@ -17,6 +17,8 @@ import pytest
 
 from tests.readme import ROOT, TEXT, blocks, prose
 
+from .test_integration import ENGLISH
+
 FIRST_SCREEN: Final = 60
 """Lines."""
 CI: Final = (ROOT / ".ci/run").read_text(encoding="utf-8")
@@ -129,6 +131,54 @@ def test_the_contents_name_every_section_on_the_first_screen() -> None:
     assert sections - links == {"what-this-is-and-for-whom", "contents", "adding-a-meter"}
     assert "`scripts/demo`" in contents
     assert "`scripts/test`" in contents
+
+
+def section(heading: str) -> str:
+    """Return what stands below a heading and those below it."""
+    marks, body = heading.partition(" ")[0], TEXT.partition(f"\n{heading}\n")[2]
+    assert body
+    return re.split(rf"^#{{2,{len(marks)}}} ", body, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def names_in_first_cells(text: str) -> list[str]:
+    return [row.split("|")[1].lower() for row in text.splitlines() if row.startswith("| ")]
+
+
+def test_every_entity_is_listed() -> None:
+    rows = names_in_first_cells(section("## What the entities mean"))
+
+    def is_listed(name: str) -> bool:
+        """Whether a row has the name, and beside it the phase or the tariff."""
+        words = name.lower().split()
+        parts = [word for word in words if re.fullmatch("[lt][123]", word)]
+        what = " ".join(word for word in words if word not in parts)
+        return any(what in row and {*parts} <= {*re.findall(r"\w+", row)} for row in rows)
+
+    platforms = ENGLISH["entity"].values()
+    names = [entity["name"] for platform in platforms for entity in platform.values()]
+    assert len(names) > 70
+    assert [name for name in names if not is_listed(name)] == []
+
+
+def labels() -> set[str]:
+    """Return the fields of all forms but those that change the meter or choose among meters."""
+    steps = {**ENGLISH["config"]["step"], **ENGLISH["options"]["step"]}
+    found = [
+        data
+        for name, step in steps.items()
+        if not name.startswith("change")
+        for data in (
+            step.get("data", {}),
+            *(each["data"] for each in step.get("sections", {}).values()),
+        )
+    ]
+    return {label for data in found for key, label in data.items() if key != "meter"}
+
+
+def test_every_parameter_is_listed() -> None:
+    cells = " ".join(names_in_first_cells(section("### Configuration parameters")))
+    assert len(labels()) >= 10
+    assert {label for label in labels() if label.lower() not in cells} == set()
 
 
 def pictures() -> list[str]:
