@@ -461,8 +461,8 @@ async def test_the_update_interval_is_an_option(
     assert result["step_id"] == "init"
     assert result["description_placeholders"] == {
         "meter": loaded.title,
-        "load": "The bus is busy for 2 % of the time. For this meter, the shortest interval that"
-        " works is 5 s.",
+        "load": "The bus is busy for 2 % of the time. The shortest interval that works for this"
+        " meter is 5 s.",
     }
     result = await hass.config_entries.options.async_configure(
         result["flow_id"], {"update_interval": seconds}

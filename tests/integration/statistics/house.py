@@ -17,6 +17,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components.recorder import CONF_COMMIT_INTERVAL, Recorder, get_instance
 from homeassistant.components.recorder.statistics import statistics_during_period
+from homeassistant.components.recorder.tasks import CommitTask
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import Platform
 from homeassistant.core import Event, HomeAssistant, callback
@@ -221,8 +222,9 @@ class House:
                 await self.compiled()
 
     async def compiled(self) -> None:
-        """Wait until the recorder has nothing left to do, while time stands."""
+        """Wait until the recorder has written all that it knows, while time stands."""
         recorder = get_instance(self.hass)
+        recorder.queue_task(CommitTask())
         await self.hass.async_add_executor_job(recorder.block_till_done)
 
     async def sums(self, period: Period = "5minute") -> Mapping[str, Mapping[float, float]]:
