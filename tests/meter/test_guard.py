@@ -1399,6 +1399,26 @@ def test_a_whole_that_fits_to_its_phases_alone_needs_a_second_answer(also: Quant
     assert reader.answer(damage).readings[FORWARD] == 90.0
 
 
+def test_what_fits_to_a_whole_that_jumped_is_of_another_meter_too() -> None:
+    """Tariffs of both meters may be near each other, and totals prove them."""
+    reader = started()
+    before = reader.published
+    reader.wait(200)
+    other = CountingMeter().has_counted(1)
+    # Each tariff alone may have counted this, but not both.
+    near = 0.7 * reader.limits.at_once * reader.limits.phases * 200 / 3600
+    for tariff in ("_t1", "_t2"):
+        key = ("forward", "reactive", tariff)
+        other.counts[key] = reader.meter.counts[key] + near
+    verdict = reader.answer(lambda _: other.read())
+    assert verdict.decisions[Quantity.FORWARD_REACTIVE_ENERGY] is Decision.JUMPED
+    for number in (1, 2):
+        for direction in ("forward", "total"):
+            name = Quantity(f"{direction}_reactive_energy_t{number}")
+            assert verdict.decisions[name] is Decision.INCONSISTENT
+            assert verdict.readings[name] == before[name]
+
+
 def test_half_the_zeros_of_a_meter_that_starts_are_no_second_answer() -> None:
     reader = Reader(meter=CountingMeter().has_counted(1))
     reader.poll(put(0.0), put(0.0, *(reader.quantities - {REACTIVE})))

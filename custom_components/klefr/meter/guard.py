@@ -96,6 +96,8 @@ AT_ONCE: Final = frozenset(
 )
 POSSIBLE: Final = AT_ONCE | {Decision.UNCONFIRMED}
 IMPLAUSIBLE: Final = frozenset({Decision.FALLEN, Decision.JUMPED})
+MAY_JUMP: Final = TOTALS | {COUNTER}
+"""Totals jump with the calculation code, and the counter is reset, in a meter that is well."""
 SUSPECT: Final = IMPLAUSIBLE | {Decision.INCONSISTENT}
 
 
@@ -175,9 +177,8 @@ def judge(
     suspects = {quantity for quantity, decision in found.items() if decision in IMPLAUSIBLE}
     checked = [finding for finding in findings if finding.relation.key not in memory.not_kept]
     covers, broken = _blame(checked, suspects, far, explained.keys())
-    # Totals jump with the calculation code, and the counter is reset, in a meter that is well.
-    torn = not far <= TOTALS | {COUNTER}
-    damaged = bool(broken) or not suspects <= TOTALS | {COUNTER}
+    torn = not far <= MAY_JUMP
+    damaged = bool(broken) or not suspects <= MAY_JUMP
     covered = covers.keys() - _doubtful(checked, far, memory)
     while True:
         outcomes = {
@@ -435,7 +436,8 @@ def _blame(
     A broken relation is blamed on what has moved `far`, and on what jumped for a reason that
     this relation does not know; if nothing has moved far, on all its members. What has moved
     far, or is blamed, is no witness: a quantity that has no other witness is blamed too. So is
-    one that fits to a part that has moved far, even if it has another witness.
+    one that fits to a part that has moved far, or to a whole that no code explains, even if it
+    has another witness: both may be of another meter.
     """
     against: dict[Quantity, set[str]] = defaultdict(set)
     for finding in checked:
@@ -449,7 +451,8 @@ def _blame(
         covers = _covers(checked, blamed, suspects, far)
         for finding in checked:
             if not (blamed | far).isdisjoint(finding.members):
-                fits = finding.holds and not far.isdisjoint(finding.members[1:])
+                strange = far - (MAY_JUMP & {finding.relation.whole})
+                fits = finding.holds and not strange.isdisjoint(finding.members)
                 for member in _concerned(finding) - far - (set() if fits else covers.keys()):
                     against[member].add(finding.relation.key)
         if blamed == against.keys():
@@ -497,7 +500,7 @@ def _doubtful(
         moved = far & {*finding.members}
         if not moved:
             doubtful |= {*finding.members}
-        elif not moved <= TOTALS | {COUNTER}:
+        elif not moved <= MAY_JUMP:
             doubtful.add(finding.relation.whole)
     return doubtful
 
