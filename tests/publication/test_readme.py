@@ -77,10 +77,10 @@ def test_a_script_exists_and_takes_these_arguments(command: str) -> None:
 
 
 def test_ci_runs_every_script() -> None:
-    """Also those that other scripts run first."""
-    assert {command.split()[0] for command in scripts()} - {".ci/run"} <= {
-        *re.findall(r"scripts/[a-z]+", CI),
-        "scripts/setup",
+    """Also those that other scripts run first. Pictures are taken with the code of the tests in a browser."""
+    others = {".ci/run", "scripts/screenshots", "scripts/setup"}
+    assert {command.split()[0] for command in scripts()} - others == {
+        *re.findall(r"scripts/[a-z]+", CI)
     }
 
 
@@ -182,6 +182,11 @@ def test_every_parameter_is_listed() -> None:
 
 def pictures() -> list[str]:
     return re.findall(r"!\[[^]]+\]\((images/[^)]+)\)", TEXT)
+
+
+def test_every_picture_is_shown() -> None:
+    folder = ROOT / "images"
+    assert sorted(pictures()) == sorted(f"images/{file.name}" for file in folder.iterdir())
 
 
 def test_every_drawing_stands_alone() -> None:
